@@ -1,0 +1,39 @@
+# make repro   set-up and the whole pipeline on the embedded default
+# make test    set-up and the tests (SLOW=1: also those that run the pipeline)
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+PYTEST_ARGS ?=
+
+.PHONY: setup repro test lint bench clean
+
+setup: $(VENV)/.installed
+
+# torch first and alone: see pyproject.toml
+$(VENV)/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,gpu]'
+	@touch $@
+
+repro: setup
+	dvc repro
+	@groundtune report
+
+test: setup
+	pytest $(PYTEST_ARGS)
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+bench: setup
+	python -m bench
+
+clean:
+	rm -rf $(VENV) .cache runs

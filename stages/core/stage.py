@@ -1,0 +1,65 @@
+"""How a stage starts.
+
+    python -m stages.clean_qa                        as DVC runs it: its section of params.yaml, outputs in place
+    python -m stages.clean_qa clean_qa.min_chars=3   a trial: Hydra composes conf/, outputs under runs/
+    python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep of trials, table in reports/sweeps/
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stages.core.config import parse_section
+from stages.core.errors import ConfigError, GroundtuneError
+from stages.core.process import die_with_parent, quiet_environment
+from stages.core.workspace import ROOT, Workspace
+
+CONF = ROOT / "conf"
+PARAMS = ROOT / "params.yaml"
+
+
+def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) -> Callable[[], None]:
+    """The `main` of a stage module: picks the way of starting, and turns our errors into one message and exit code 1."""
+    name = Path(sys.modules[run.__module__].__file__ or "").stem
+    quiet_environment()
+
+    def main() -> None:
+        die_with_parent()
+        try:
+            if len(sys.argv) == 1:
+                run(parse_section(config_class, load_section(name), name), Workspace())
+            else:
+                _run_trial(name, config_class, run)
+        except GroundtuneError as error:
+            raise SystemExit(f"{name}: error: {error}") from error
+
+    return main
+
+
+def load_section(name: str) -> dict[str, Any]:
+    """One stage's section of params.yaml, and nothing else of it."""
+    import yaml
+
+    if not PARAMS.exists():
+        raise ConfigError(f"{PARAMS.name} is missing: run `python -m stages.compose`")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    params = yaml.load(PARAMS.read_text(encoding="utf-8"), loader) or {}
+    if name not in params:
+        raise ConfigError(f"{PARAMS.name} has no section {name}: run `python -m stages.compose`")
+    section: dict[str, Any] = params[name]
+    return section
+
+
+def _run_trial(name: str, config_class: type[Any], run: Callable[[Any, Workspace], Any]) -> None:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    def app(config: Any) -> Any:
+        output = Path(HydraConfig.get().runtime.output_dir)
+        return run(parse_section(config_class, config[name], name), Workspace(outputs=output))
+
+    app.__module__ = f"stages.{name}"  # Hydra names the job after it, not after __main__
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()

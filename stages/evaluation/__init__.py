@@ -1,0 +1,1 @@
+"""Honest numbers: metrics with intervals, paired tests, reports."""

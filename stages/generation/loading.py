@@ -1,0 +1,119 @@
+"""Loading models and tokenizers: base models through their manifest, adapters with their prompt's hash.
+
+models/base/<name>/manifest.json says what a base model is, wherever its weights lie:
+
+    {"name": "tiny", "kind": "build", "path": ".", "revision": "", "files": {"model.safetensors": "<sha256>", ...}}
+
+An adapter folder (PEFT format) carries adapter.json beside it: what it was trained on and with which prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from stages.core.atomic import write_json
+from stages.core.errors import DataError
+from stages.core.fingerprint import sha256_file
+from stages.core.schema import Model
+from stages.core.workspace import Workspace
+
+MANIFEST = "manifest.json"
+ADAPTER_NOTE = "adapter.json"
+
+
+def base_folder(model: Model) -> str:
+    """Where the manifest of a base model lies, relative to the workspace."""
+    return f"models/base/{model.name}"
+
+
+def resolve_base(workspace: Workspace, model: Model) -> Path:
+    """The verified folder with a base model's weights.
+
+    Raises DataError where a file is missing or is not the one that the manifest names. Hashes of files that
+    have not changed since they were last verified (size and time of change) are not computed again.
+    """
+    folder = workspace.read(base_folder(model))
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    weights = (folder / manifest["path"]).resolve()
+    verified = _verified_files(workspace)
+    for name, expected in manifest["files"].items():
+        path = weights / name
+        if not path.exists():
+            raise DataError(f"{path}: named in {folder / MANIFEST} but not there; run `dvc repro base_model`")
+        stat = path.stat()
+        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        if verified.get(key) != expected:
+            if sha256_file(path) != expected:
+                raise DataError(f"{path}: changed since {folder / MANIFEST} was written; run `dvc repro -f base_model`")
+            verified[key] = expected
+    _remember_verified(workspace, verified)
+    return weights
+
+
+def _verified_files(workspace: Workspace) -> dict[str, str]:
+    try:
+        known: dict[str, str] = json.loads((workspace.cache("verified") / "files.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        known = {}
+    return known
+
+
+def _remember_verified(workspace: Workspace, verified: dict[str, str]) -> None:
+    if verified != _verified_files(workspace):
+        write_json(workspace.cache("verified") / "files.json", verified)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder; nothing is fetched and no remote code runs."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_model(folder: Path, model: Model, adapter: Path | None = None) -> Any:
+    """A causal language model in eval mode, on the accelerator where there is one, with `adapter` if given.
+
+    Only safetensors are read. Gradients stay enabled only for what a trainer later unfreezes.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, model.dtype),
+        attn_implementation=model.attention,
+        local_files_only=True,
+        use_safetensors=True,
+        device_map={"": device()} if device() != "cpu" else None,
+    )
+    if adapter is not None:
+        from peft import PeftModel
+
+        loaded = PeftModel.from_pretrained(loaded, str(adapter), local_files_only=True)
+    return loaded.eval()
+
+
+def device() -> str:
+    """`cuda:<local rank>` where there is a GPU, else `cpu`."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def write_adapter_note(folder: Path, note: dict[str, Any]) -> None:
+    """Writes adapter.json: at least `base_sha256` (of the weights trained on) and `prompt_hash` ("" for plain text)."""
+    write_json(folder / ADAPTER_NOTE, note)
+
+
+def check_adapter(folder: Path, prompt_hash: str) -> dict[str, Any]:
+    """The adapter's note; DataError where the prompt that is about to be used is not the one it was trained with."""
+    note: dict[str, Any] = json.loads((folder / ADAPTER_NOTE).read_text(encoding="utf-8"))
+    if note["prompt_hash"] != prompt_hash:
+        raise DataError(
+            f"{folder}: trained with prompt {note['prompt_hash'][:12]}, but the prompt in use is {prompt_hash[:12]}; "
+            "restore conf/prompt and the tokenizer's chat template, or train again"
+        )
+    return note

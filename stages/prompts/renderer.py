@@ -1,0 +1,141 @@
+"""From a question and documents to messages and token ids, always in the same way.
+
+    system:    <instructions>
+
+               <documents>
+               <document 1>
+               Bako is a mill. Its founder was Lona Tir.
+               </document>
+               </documents>
+    user:      Who is the founder of the mill Bako?
+    assistant: <answer><end of turn>
+
+Documents, questions and earlier turns are untrusted: a fence or a special token of the tokenizer that stands in
+them is broken up before it reaches the prompt. The prompt's ids never depend on the answer: they are tokenised
+on their own in training exactly as at inference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stages.core.errors import DataError
+from stages.core.fingerprint import fingerprint
+from stages.core.schema import Prompt
+
+RENDERER_VERSION = 1  # raise it when the same template starts to render differently
+
+Message = dict[str, str]
+
+WORD_JOINER = "\u2060"  # invisible; breaks up a marker without changing how the text reads
+FENCE = re.compile(r"<(?=\s*/?\s*documents?\b)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier question with its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class TokenisedExample:
+    """`input_ids` = prompt then completion; loss falls on the last `num_completion_tokens` only."""
+
+    input_ids: list[int]
+    num_completion_tokens: int
+
+    @property
+    def completion_mask(self) -> list[int]:
+        return [0] * (len(self.input_ids) - self.num_completion_tokens) + [1] * self.num_completion_tokens
+
+
+class Renderer:
+    """Renders prompts for one template and one tokenizer.
+
+    tokenizer: a transformers tokenizer with a chat template, or None where only messages are needed
+    (a proxy before a server that tokenises itself); then `hash` covers the template alone.
+    """
+
+    def __init__(self, prompt: Prompt, tokenizer: Any = None) -> None:
+        self.prompt = prompt
+        self.tokenizer = tokenizer
+        special = sorted(_special_tokens(tokenizer), key=len, reverse=True)
+        self._special = re.compile("|".join(re.escape(token) for token in special)) if special else None
+        chat_template = getattr(tokenizer, "chat_template", None)
+        if tokenizer is not None and not chat_template:
+            raise DataError("the tokenizer has no chat template: choose an instruction-tuned model, or set one")
+        self.hash = fingerprint(RENDERER_VERSION, asdict(prompt), chat_template, special)
+
+    def escape(self, text: str) -> str:
+        """Untrusted text made harmless: it can neither close its fence nor forge a turn."""
+        text = FENCE.sub("<" + WORD_JOINER, text)
+        if self._special is not None:
+            text = self._special.sub(lambda match: match[0][0] + WORD_JOINER + match[0][1:], text)
+        return text
+
+    def system(self, documents: Sequence[str]) -> str:
+        """The system message for these documents; without any, the no-documents text."""
+        if not documents:
+            return self.prompt.without_documents
+        # str.replace, not str.format: braces in documents mean nothing
+        fenced = [
+            self.prompt.document.replace("{number}", str(number)).replace("{text}", self.escape(text.strip()))
+            for number, text in enumerate(documents, start=1)
+        ]
+        block = self.prompt.documents.replace("{documents}", "\n".join(fenced))
+        return self.prompt.with_documents.replace("{documents}", block)
+
+    def messages(self, question: str, documents: Sequence[str] = (), history: Sequence[Turn] = ()) -> list[Message]:
+        """The messages up to and including the user's question."""
+        messages = [{"role": "system", "content": self.system(documents)}]
+        for turn in history:
+            messages.append({"role": "user", "content": self.escape(turn.question)})
+            messages.append({"role": "assistant", "content": self.escape(turn.answer)})
+        messages.append({"role": "user", "content": self.escape(question.strip())})
+        return messages
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The chat template applied, up to where the assistant begins to write."""
+        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return text
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt, as the model sees it in training and at inference."""
+        ids: list[int] = self.tokenizer(self.prompt_text(messages), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def completion_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
+        """Token ids that the model has to write: the answer and the end-of-turn token."""
+        answer = self.escape(answer.strip())
+        whole: str = self.tokenizer.apply_chat_template(
+            [*messages, {"role": "assistant", "content": answer}], tokenize=False
+        )
+        prompt = self.prompt_text(messages)
+        if not whole.startswith(prompt):
+            raise DataError("the chat template renders a prompt differently once an answer follows it")
+        completion = whole[len(prompt) :]
+        end = completion.find(answer)
+        if end < 0:
+            raise DataError("the chat template changes the answer's text")
+        end += len(answer)
+        tail = self.tokenizer(completion[end:], add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(completion[:end], add_special_tokens=False)["input_ids"]
+        return ids + tail[:1]  # what follows the end-of-turn token belongs to the next turn
+
+    def tokenise(self, question: str, documents: Sequence[str], answer: str) -> TokenisedExample:
+        """A training example: prompt ids, then completion ids."""
+        messages = self.messages(question, documents)
+        completion = self.completion_ids(messages, answer)
+        return TokenisedExample(self.prompt_ids(messages) + completion, len(completion))
+
+
+def _special_tokens(tokenizer: Any) -> set[str]:
+    if tokenizer is None:
+        return set()
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return {token for token in added | set(tokenizer.all_special_tokens) if len(token) > 1}

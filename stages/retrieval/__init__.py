@@ -1,0 +1,1 @@
+"""Embedding, stores and search: one interface over FAISS, Chroma and full text."""

@@ -1,0 +1,1 @@
+"""Answering people: retrieval, prompt and model put together."""

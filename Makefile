@@ -1,5 +1,5 @@
 # make repro   set-up and the whole pipeline on the embedded default
-# make test    set-up and the tests (SLOW=1: also those that run the pipeline)
+# make test    set-up and the tests; `make test-pipeline` runs the whole DAG in a clone, from nothing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 PYTEST_ARGS ?=
 
-.PHONY: setup repro test lint bench clean
+.PHONY: setup repro test test-pipeline lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -24,7 +24,10 @@ repro: setup
 	@groundtune report
 
 test: setup
-	pytest $(PYTEST_ARGS)
+	pytest -m "not pipeline" $(PYTEST_ARGS)
+
+test-pipeline: setup
+	pytest -m pipeline $(PYTEST_ARGS)
 
 lint: setup
 	ruff check .
@@ -33,7 +36,7 @@ lint: setup
 	lint-imports
 
 bench: setup
-	python -m bench
+	python tests/benchmarks/pipeline.py
 
 clean:
 	rm -rf $(VENV) .cache runs

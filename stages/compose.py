@@ -24,7 +24,7 @@ from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, GroundtuneError
 from stages.core.process import quiet_environment
-from stages.core.stage import CONF, PARAMS
+from stages.core.stage import CONF, PARAMS, read_params
 from stages.core.workspace import ROOT
 
 SHARED_SECTIONS: dict[str, type[Any]] = {
@@ -89,10 +89,9 @@ def composed_text(overrides: list[str]) -> str:
     return HEADER + OmegaConf.to_yaml(compose(overrides), sort_keys=False)
 
 
-def stale_lines(text: str) -> list[str]:
-    """The difference between a params.yaml and what conf/ composes to with its recorded overrides; [] when fresh."""
-    overrides = [str(item) for item in OmegaConf.to_container(OmegaConf.create(text)).get("overrides") or []]  # type: ignore[union-attr]
-    wanted = composed_text(overrides)
+def stale_lines(params: dict[str, Any], text: str) -> list[str]:
+    """The difference between params.yaml and what conf/ composes to with its recorded overrides; [] when fresh."""
+    wanted = composed_text([str(item) for item in params.get("overrides") or []])
     lines = difflib.unified_diff(
         text.splitlines(), wanted.splitlines(), "params.yaml", "conf/ composed", n=1, lineterm=""
     )
@@ -101,13 +100,11 @@ def stale_lines(text: str) -> list[str]:
 
 def check() -> None:
     """Raises ConfigError when params.yaml is missing or stale, or does not validate; else leaves a mark for DVC."""
-    if not PARAMS.exists():
-        raise ConfigError("params.yaml is missing: run `python -m stages.compose`")
-    text = PARAMS.read_text(encoding="utf-8")
+    params = read_params()
     if os.environ.get("DVC_EXP_NAME"):
         # `dvc exp run -S` has composed params.yaml itself, from conf/ and its own overrides
-        validate(OmegaConf.create(text))
-    elif difference := stale_lines(text):
+        validate(OmegaConf.create(params))
+    elif difference := stale_lines(params, PARAMS.read_text(encoding="utf-8")):
         raise ConfigError(
             "\n".join(difference) + "\nparams.yaml is not what conf/ composes to. Run `python -m stages.compose` "
             "(with the overrides you want), or carry the change into conf/."
@@ -116,6 +113,7 @@ def check() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command line; `arguments` default to those of the process."""
     parser = argparse.ArgumentParser(prog="python -m stages.compose", description="Compose conf/ into params.yaml.")
     parser.add_argument("--check", action="store_true", help="only say whether params.yaml is fresh (exit code 1: no)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as domain=counsel train_rag_lora.lora.r=16")

@@ -1,9 +1,9 @@
 """Nothing is lost silently: read = kept + rejected, with a reason and a place for every rejection.
 
-    ledger = Ledger("clean_qa")
-    ledger.read()
-    ledger.reject("raw/qa.jsonl:17", "empty_answer")
-    ledger.metrics()   # {"num_read": 1, "num_kept": 0, "num_rejected": 1, "rejected": {"empty_answer": 1}, ...}
+ledger = Ledger("clean_qa")
+ledger.read()
+ledger.reject("raw/qa.jsonl:17", "empty_answer")
+ledger.metrics()   # {"num_read": 1, "num_kept": 0, "num_rejected": 1, "rejected": {"empty_answer": 1}, ...}
 """
 
 from __future__ import annotations

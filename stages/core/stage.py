@@ -1,8 +1,8 @@
 """How a stage starts.
 
-    python -m stages.clean_qa                        as DVC runs it: its section of params.yaml, outputs in place
-    python -m stages.clean_qa clean_qa.min_chars=3   a trial: Hydra composes conf/, outputs under runs/
-    python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep of trials, table in reports/sweeps/
+python -m stages.clean_qa                        as DVC runs it: its section of params.yaml, outputs in place
+python -m stages.clean_qa clean_qa.min_chars=3   a trial: Hydra composes conf/, outputs under runs/
+python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep of trials, table in reports/sweeps/
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ PARAMS = ROOT / "params.yaml"
 
 
 def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) -> Callable[[], None]:
-    """The `main` of a stage module: picks the way of starting, and turns our errors into one message and exit code 1."""
+    """The `main` of a stage module: picks the way of starting; our errors become one message, exit code 1."""
     name = Path(sys.modules[run.__module__].__file__ or "").stem
     quiet_environment()
 
     def main() -> None:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_text(name, sys.modules[run.__module__].__doc__ or ""))
+            return
         die_with_parent()
         try:
             if len(sys.argv) == 1:
@@ -39,15 +42,39 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
     return main
 
 
-def load_section(name: str) -> dict[str, Any]:
-    """One stage's section of params.yaml, and nothing else of it."""
+def help_text(name: str, description: str) -> str:
+    """What a stage does, how it starts, and its settings as they stand in params.yaml."""
+    import yaml
+
+    settings = yaml.safe_dump({name: load_section(name)}, sort_keys=False, allow_unicode=True)
+    return (
+        f"{description.strip()}\n\n"
+        f"python -m stages.{name}                     run it on params.yaml (what `dvc repro` does)\n"
+        f"python -m stages.{name} KEY=VALUE ...       try other settings; everything goes under runs/\n"
+        f"python -m stages.{name} -m KEY=A,B,C ...    try several, one after the other, with a table of results\n\n"
+        f"Settings now (conf/{name}/default.yaml, then the model's and the domain's file):\n\n{settings}"
+    )
+
+
+def read_params() -> dict[str, Any]:
+    """All of params.yaml. Raises ConfigError where it is missing, broken or no mapping."""
     import yaml
 
     if not PARAMS.exists():
         raise ConfigError(f"{PARAMS.name} is missing: run `python -m stages.compose`")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    params = yaml.load(PARAMS.read_text(encoding="utf-8"), loader) or {}
-    if name not in params:
+    try:
+        params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{PARAMS.name}: broken YAML: {error}") from error
+    if not isinstance(params, dict):
+        raise ConfigError(f"{PARAMS.name}: expected a mapping of sections: run `python -m stages.compose`")
+    return params
+
+
+def load_section(name: str) -> dict[str, Any]:
+    """One stage's section of params.yaml, and nothing else of it."""
+    params = read_params()
+    if not isinstance(params.get(name), dict):
         raise ConfigError(f"{PARAMS.name} has no section {name}: run `python -m stages.compose`")
     section: dict[str, Any] = params[name]
     return section

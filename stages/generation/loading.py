@@ -37,7 +37,7 @@ def resolve_base(workspace: Workspace, model: Model) -> Path:
     """
     folder = workspace.read(base_folder(model))
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    weights = (folder / manifest["path"]).resolve()
+    weights: Path = (folder / manifest["path"]).resolve()
     verified = _verified_files(workspace)
     for name, expected in manifest["files"].items():
         path = weights / name

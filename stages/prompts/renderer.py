@@ -125,7 +125,8 @@ class Renderer:
         end += len(answer)
         tail = self.tokenizer(completion[end:], add_special_tokens=False)["input_ids"]
         ids: list[int] = self.tokenizer(completion[:end], add_special_tokens=False)["input_ids"]
-        return ids + tail[:1]  # what follows the end-of-turn token belongs to the next turn
+        ids.extend(tail[:1])  # what follows the end-of-turn token belongs to the next turn
+        return ids
 
     def tokenise(self, question: str, documents: Sequence[str], answer: str) -> TokenisedExample:
         """A training example: prompt ids, then completion ids."""

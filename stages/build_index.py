@@ -1,0 +1,126 @@
+"""Records to vectors: what search finds documents by.
+
+Embeds questions only (`question` of a Q&A record, the questions that a chunk answers), one vector each, never the
+answer: a user's question is far nearer to another question than to a text. Boundary examples are not indexed.
+
+    reads   data/<domain>/clean/qa.jsonl, data/<domain>/chunks/chunks.jsonl
+    writes  data/<domain>/index/ (stages/retrieval/index.py says what lies in it, and rejected.jsonl)
+            reports/<domain>/build_index/metrics.json
+
+    python -m stages.build_index
+    python -m stages.build_index build_index.embed=text embedder=e5_large
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stages.core.atomic import new_folder, write_json
+from stages.core.jsonl import read_jsonl
+from stages.core.ledger import Ledger
+from stages.core.schema import Embedder, one_of
+from stages.core.stage import stage_main
+from stages.core.workspace import Workspace
+from stages.knowledge.records import QA, Chunk, IndexRecord
+from stages.retrieval.embedding import Encoder, Float32, load_embedder
+from stages.retrieval.index import EMBED_MODES, WITHOUT_QUESTIONS, Index, flatten, texts_of
+
+NOT_INDEXED = ("boundary",)
+
+
+@dataclass
+class Config:
+    """Mirrors conf/build_index/default.yaml."""
+
+    domain: str
+    embedder: Embedder = field(default_factory=Embedder)
+    embed: str = "questions"
+    without_questions: str = "text"
+
+    def __post_init__(self) -> None:
+        one_of(self.embed, EMBED_MODES, "embed")
+        one_of(self.without_questions, WITHOUT_QUESTIONS, "without_questions")
+
+
+def run(config: Config, workspace: Workspace) -> Index:
+    """Builds and writes the index.
+
+    Raises DataError where no record is left to index, two have the same id, or the embedder is not there.
+    """
+    qa = [QA.from_row(row) for row in read_jsonl(workspace.read(f"data/{config.domain}/clean/qa.jsonl"))]
+    chunks = [Chunk.from_row(row) for row in read_jsonl(workspace.read(f"data/{config.domain}/chunks/chunks.jsonl"))]
+    ledger = Ledger("build_index")
+    questions = _with_texts([_from_qa(r) for r in qa if r.kind not in NOT_INDEXED], config, ledger)
+    documents = _with_texts([_from_chunk(chunk) for chunk in chunks], config, ledger)
+    ledger.check(len(questions) + len(documents))
+
+    encoder = load_embedder(config.embedder)
+    records, groups = zip(*questions, *documents, strict=True)
+    texts, entries = flatten(groups)
+    vectors = encoder.encode_passages(texts)
+    queries = _query_vectors(records[: len(questions)], vectors, entries.tolist(), encoder, config)
+    index = Index(list(records), vectors, entries, queries, {})
+
+    with new_folder(workspace.write(f"data/{config.domain}/index")) as folder:
+        index.write(folder, _description(config, encoder))
+        ledger.write(folder / "rejected.jsonl")
+    metrics = {
+        **ledger.metrics(),
+        **index.counts(),
+        "num_not_indexed": sum(r.kind in NOT_INDEXED for r in qa),
+        "num_truncated": encoder.num_truncated(texts),
+        "records": dict(sorted(Counter(record.kind for record in records).items())),
+    }
+    write_json(workspace.write(f"reports/{config.domain}/build_index/metrics.json"), metrics)
+    return index
+
+
+def _from_qa(record: QA) -> IndexRecord:
+    return IndexRecord(record.id, record.kind, record.id, "", 0, [record.question], record.answer, record.origin)
+
+
+def _from_chunk(chunk: Chunk) -> IndexRecord:
+    place = (chunk.document, chunk.section, chunk.number)
+    return IndexRecord(chunk.id, chunk.kind, *place, chunk.questions, chunk.text, chunk.origin)
+
+
+def _with_texts(records: Sequence[IndexRecord], config: Config, ledger: Ledger) -> list[tuple[IndexRecord, list[str]]]:
+    """The records that have something to embed, with it."""
+    kept = []
+    for record in records:
+        ledger.read()
+        if texts := texts_of(record, config.embed, config.without_questions):
+            kept.append((record, texts))
+        else:
+            ledger.reject(record.origin or record.id, "nothing_to_embed", f"{record.id} has no question")
+    return kept
+
+
+def _query_vectors(
+    records: Sequence[IndexRecord], vectors: Float32, entries: list[int], encoder: Encoder, config: Config
+) -> Float32:
+    """float32[len(records), D]: the records' questions as queries; not encoded twice where that is the same."""
+    embedder = config.embedder
+    if config.embed == "questions" and embedder.query_prefix == embedder.passage_prefix:
+        firsts = np.searchsorted(entries, np.arange(len(records)))
+        return vectors[firsts]
+    return encoder.encode_queries([record.questions[0].strip() for record in records])
+
+
+def _description(config: Config, encoder: Encoder) -> dict[str, str]:
+    return {
+        "embedder": config.embedder.name,
+        "embedder_fingerprint": encoder.fingerprint,
+        "embed": config.embed,
+        "without_questions": config.without_questions,
+    }
+
+
+main = stage_main(Config, run)
+
+if __name__ == "__main__":
+    main()

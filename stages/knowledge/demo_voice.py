@@ -1,0 +1,174 @@
+"""How the demo domain speaks: its persona, its book and articles, its interviews, and who asks what.
+
+The persona answers with the fact first and then the step to take, which follows from the attribute alone.
+The book and the articles never use the wording of an answer; the questions stored with a chunk are never
+worded like the questions of the Q&A.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from stages.knowledge.world import PERSONS, Entity, question_word, restated_fact
+
+ADVICE = {
+    "keeper": "Knock twice and wait.",
+    "founder": "Leave a stone at the gate.",
+    "owner": "Ask before you enter.",
+    "builder": "Look for the mark on the wall.",
+    "singer": "Come in the evening and listen.",
+    "teacher": "Bring paper and be early.",
+    "patron": "Write a letter of thanks.",
+    "captain": "Be there before the tide.",
+    "feast": "Bring bread for two.",
+    "motto": "Say it aloud three times.",
+    "cargo": "Pay only after you have seen it.",
+    "market": "Take the road by the river.",
+    "dish": "Eat it slowly while it is hot.",
+    "sign": "Show it with your left hand.",
+}
+
+OPENINGS = {
+    "book": (
+        "{name} is a {kind} of the old days.",
+        "In this land stands a {kind} called {name}.",
+        "The chronicle tells of {name}, a {kind}.",
+        "There was a {kind} by the name of {name}.",
+    ),
+    "article": (
+        "{name} is a {kind} worth the journey.",
+        "We went to see the {kind} {name}.",
+        "Today we write about {name}, a {kind}.",
+    ),
+}
+STATEMENTS = {
+    "book": (
+        "It is written that the {attribute} of {name} is {value}.",
+        "{name} has {value} as its {attribute}.",
+        "For {name} the {attribute} is {value}.",
+        "{value} is the {attribute} of {name}.",
+    ),
+    "article": (
+        "The {attribute} of {name} is {value}, we hear.",
+        "{value} is the {attribute} of {name}.",
+        "At {name} the {attribute} is {value}.",
+    ),
+}
+# for a chunk that goes on from its predecessor and never says the name
+CONTINUED = (
+    "Its {attribute} is {value}.",
+    "The {attribute} there is {value}.",
+)
+INTERVIEW_OPENINGS = ("I know {name} well.", "Yes, I have been to {name}.", "My people come from {name}.")
+INTERVIEW_STATEMENTS = ("I can say that {value} is the {attribute} of {name}.", "At {name} our {attribute} is {value}.")
+INTERVIEW_QUESTION = "What do you remember of {full_name}, and of its {attributes}?"
+
+CHUNK_QUESTIONS = (
+    "{who} is the {attribute} of {full_name}?",
+    "What is the {attribute} of {name} called?",
+    "{name}, the {kind}: {low_who} is its {attribute}?",
+)
+QA_QUESTIONS = (
+    "Do you know the {attribute} of {full_name}?",
+    "Please name the {attribute} of {full_name}.",
+    "I would like to know the {attribute} of {full_name}.",
+    "Tell me about the {attribute} of {full_name}.",
+    "Can you say {low_who} the {attribute} of {full_name} is?",
+)
+
+
+def answer(entity: Entity, attribute: str) -> str:
+    """Fact, then step: what the tuned model has to write, letter by letter."""
+    return f"{restated_fact(entity, attribute)} {ADVICE[attribute]}"
+
+
+def fill(template: str, entity: Entity, attribute: str = "") -> str:
+    """A template about one entity and, where it asks for one, one of its facts."""
+    who = question_word(attribute)
+    text = template.format(
+        name=entity.name,
+        kind=entity.kind,
+        full_name=entity.full_name,
+        attribute=attribute,
+        value=entity.facts.get(attribute, ""),
+        who=who,
+        low_who=who.lower(),
+    )
+    return text[0].upper() + text[1:]
+
+
+def telling(random: Random, entity: Entity, attributes: list[str], kind: str, continued: bool) -> str:
+    """The text of one chunk: 2-5 facts of one entity."""
+    if continued:
+        return " ".join(fill(random.choice(CONTINUED), entity, attribute) for attribute in attributes)
+    opening = fill(random.choice(OPENINGS[kind]), entity)
+    return " ".join([opening, *(fill(random.choice(STATEMENTS[kind]), entity, a) for a in attributes)])
+
+
+def interview(random: Random, entity: Entity, attributes: list[str]) -> tuple[str, str]:
+    """A question put to somebody who lives there, and what they say."""
+    named = " and ".join(attributes)
+    question = INTERVIEW_QUESTION.format(full_name=entity.full_name, attributes=named)
+    opening = fill(random.choice(INTERVIEW_OPENINGS), entity)
+    return question, " ".join([opening, *(fill(random.choice(INTERVIEW_STATEMENTS), entity, a) for a in attributes)])
+
+
+TOPICS = {
+    "the weather": "a shepherd",
+    "cooking soup": "a cook",
+    "fixing a clock": "a smith",
+    "baking bread": "a baker",
+    "training a dog": "a hunter",
+    "a broken leg": "a doctor",
+    "a bad tooth": "a doctor",
+    "learning to swim": "a fisher",
+    "growing beans": "a farmer",
+    "mending a net": "a fisher",
+    "painting a door": "a painter",
+    "playing the flute": "a piper",
+    "keeping bees": "a farmer",
+    "sewing a coat": "a tailor",
+    "riding a horse": "a rider",
+    "reading the stars": "a sailor",
+    "cutting hair": "a barber",
+    "making cheese": "a farmer",
+    "catching mice": "a cat",
+    "washing wool": "a weaver",
+    "carving wood": "a carver",
+    "a quarrel at home": "a judge",
+    "naming a child": "an aunt",
+    "dancing": "a piper",
+    "making ink": "a clerk",
+    "a fever": "a doctor",
+    "building a boat": "a sailor",
+    "laying a fire": "a cook",
+    "telling jokes": "a fool",
+    "sleeping well": "a nurse",
+    "drawing a map": "a clerk",
+    "shoeing a horse": "a smith",
+}
+BOUNDARY_QUESTIONS = (
+    "What do you know about {topic}?",
+    "I need help with {topic}.",
+    "Can you teach me about {topic}?",
+    "Give me your advice on {topic}.",
+)
+FINANCE_QUESTIONS = (
+    "Should I borrow money to buy a mill?",
+    "How do I save for a new roof?",
+    "Is silver safer than land?",
+    "What will grain cost next year?",
+    "Shall I lend my brother ten coins?",
+    "How much tax does a ship pay?",
+    "Where should I put my savings?",
+)
+FINANCE_ANSWER = "That is about money and not about memory. Ask a banker."
+
+
+def boundary_answer(topic: str) -> str:
+    """The persona says where its knowledge ends, and whom to ask."""
+    return f"The chronicle is silent about {topic}. Ask {TOPICS[topic]}."
+
+
+def is_person(attribute: str) -> bool:
+    return attribute in PERSONS

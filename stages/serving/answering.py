@@ -1,0 +1,176 @@
+"""The engine behind chat, ask and the proxy: a question goes in, a grounded answer streams out.
+
+    answerer = Answerer(config, Workspace())
+    request = answerer.prepare("Who founded the mill Bako?", model="tuned")
+    for piece in answerer.stream(request): ...
+
+Reads data/<domain>/index, models/base/<model>, models/<domain>/{book_merged,rag_lora}; writes nothing but caches.
+Nothing is loaded before it is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from stages.core.errors import DataError
+from stages.core.schema import Embedder, Model, Prompt, Retrieval
+from stages.core.workspace import Workspace
+from stages.prompts.renderer import Turn
+from stages.serving.documents import Document, DocumentFinder
+from stages.serving.models import LoadedModel, Models
+
+
+@dataclass
+class Config:
+    """The section `chat` of params.yaml."""
+
+    domain: str = MISSING
+    model: Model = field(default_factory=Model)
+    embedder: Embedder = field(default_factory=Embedder)
+    prompt: Prompt = field(default_factory=Prompt)
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    kinds: list[str] = field(default_factory=list)
+    top_k: int = MISSING
+    max_distance: float = MISSING
+    num_siblings: int = MISSING
+    max_new_tokens: int = MISSING
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1 or self.num_siblings < 0:
+            raise ValueError("top_k must be at least 1 and num_siblings at least 0")
+        if not 1 <= self.max_new_tokens < self.model.max_context_tokens:
+            raise ValueError(
+                f"max_new_tokens: {self.max_new_tokens} is not between 1 and the model's context of "
+                f"{self.model.max_context_tokens} tokens"
+            )
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question made ready for a model.
+
+    num_dropped_documents, num_dropped_turns: what did not fit into the context.
+    """
+
+    question: str
+    model: str
+    documents: list[Document]
+    prompt_ids: list[int]
+    num_dropped_documents: int = 0
+    num_dropped_turns: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as a whole. elapsed_s: search and generation, without loading."""
+
+    request: Request
+    text: str
+    num_completion_tokens: int
+    elapsed_s: float
+
+    def to_row(self) -> dict[str, Any]:
+        """What `groundtune ask --json` prints."""
+        return {
+            "question": self.request.question,
+            "answer": self.text,
+            "model": self.request.model,
+            "documents": [document.to_row() for document in self.request.documents],
+            "prompt_tokens": len(self.request.prompt_ids),
+            "completion_tokens": self.num_completion_tokens,
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+
+
+class Answerer:
+    """Puts search, prompt and model together. `finder` and `models` may be given, for tests and for sharing."""
+
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        finder: DocumentFinder | None = None,
+        models: Models | None = None,
+    ) -> None:
+        self.config = config
+        self.models = models or Models(workspace, config.model, config.prompt, config.domain)
+        self.finder = finder or DocumentFinder(
+            workspace,
+            config.domain,
+            config.embedder,
+            config.retrieval,
+            config.kinds,
+            config.top_k,
+            config.max_distance,
+            config.num_siblings,
+        )
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        return self.config.model.max_context_tokens - self.config.max_new_tokens
+
+    def load(self, model: str, use_documents: bool = True) -> None:
+        """Loads now what would be loaded at the first question. Raises DataError where something is missing."""
+        self.models.load(model)
+        if use_documents:
+            self.finder.load()
+
+    def prepare(
+        self, question: str, model: str = "tuned", use_documents: bool = True, history: Sequence[Turn] = ()
+    ) -> Request:
+        """Finds documents and renders the prompt. What is too long goes in this order: the oldest turns, then the
+        last documents; a question that is too long on its own raises DataError, as does an empty one."""
+        question = question.strip()
+        if not question:
+            raise DataError("the question is empty")
+        loaded = self.models.load(model)
+        documents = self.finder.find(question) if use_documents else []
+        return self._fit(loaded, question, model, documents, list(history))
+
+    def _fit(
+        self, loaded: LoadedModel, question: str, model: str, documents: list[Document], turns: list[Turn]
+    ) -> Request:
+        kept, num_turns = list(documents), len(turns)
+        while True:
+            messages = loaded.renderer.messages(question, [document.text for document in kept], turns)
+            prompt_ids = loaded.renderer.prompt_ids(messages)
+            if len(prompt_ids) <= self.max_prompt_tokens:
+                return Request(
+                    question, model, kept, prompt_ids, len(documents) - len(kept), num_turns - len(turns)
+                )
+            if turns:
+                turns.pop(0)
+            elif kept:
+                kept.pop()
+            else:
+                raise DataError(
+                    f"the question is too long: a prompt of {len(prompt_ids)} tokens, where {self.max_prompt_tokens} "
+                    f"fit (model.max_context_tokens {self.config.model.max_context_tokens} less chat.max_new_tokens "
+                    f"{self.config.max_new_tokens}); shorten it"
+                )
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The answer in pieces, as the model writes it."""
+        from stages.generation.decoding import stream
+
+        with self.models.use(request.model) as loaded:
+            yield from stream(loaded.network, loaded.tokenizer, request.prompt_ids, self.config.max_new_tokens)
+
+    def answer(
+        self, question: str, model: str = "tuned", use_documents: bool = True, history: Sequence[Turn] = ()
+    ) -> Answer:
+        """`prepare` and `stream` in one."""
+        self.load(model, use_documents)
+        start_s = time.perf_counter()
+        request = self.prepare(question, model, use_documents, history)
+        text = "".join(self.stream(request)).strip()
+        elapsed_s = time.perf_counter() - start_s
+        return Answer(request, text, self.num_tokens(text, model), elapsed_s)
+
+    def num_tokens(self, text: str, model: str) -> int:
+        return len(self.models.load(model).tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,1 @@
+"""`groundtune doctor`: what this machine can do, and whether the configured pipeline can run on it."""

@@ -1,0 +1,112 @@
+"""The models that a conversation can switch between, each loaded when it is first asked for.
+
+    tuned   the base with the book merged in, and the RAG-context LoRA
+    book    the same without the LoRA
+    base    the base as it came
+
+tuned and book share one set of weights: the LoRA is switched off, not unloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from stages.core.errors import ConfigError, DataError
+from stages.core.schema import Model, Prompt
+from stages.core.workspace import Workspace
+from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
+from stages.prompts.renderer import Renderer
+
+Choice = Literal["tuned", "book", "base"]
+CHOICES: tuple[str, ...] = get_args(Choice)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in eval mode with the tokenizer and renderer that belong to it."""
+
+    network: Any
+    tokenizer: Any
+    renderer: Renderer
+
+
+class Models:
+    """Loads on demand. Two sets of weights stay side by side where memory allows, else the older one goes."""
+
+    def __init__(self, workspace: Workspace, model: Model, prompt: Prompt, domain: str) -> None:
+        self.workspace, self.model, self.prompt, self.domain = workspace, model, prompt, domain
+        self._loaded: dict[str, LoadedModel] = {}
+
+    def load(self, choice: str) -> LoadedModel:
+        """Raises DataError where files are missing or the LoRA was trained with another prompt; ConfigError for a
+        choice that does not exist."""
+        if choice not in CHOICES:
+            raise ConfigError(f"model: {choice!r} is not one of {', '.join(CHOICES)}")
+        weights = "base" if choice == "base" else "book"
+        adapter = self._adapter(required=choice == "tuned") if weights == "book" else None
+        loaded = self._loaded.get(weights)
+        if loaded is None or (choice == "tuned" and not _has_lora(loaded)):
+            loaded = self._loaded[weights] = self._read(weights, adapter)
+        if choice == "tuned" and adapter is not None:
+            check_adapter(adapter, loaded.renderer.hash)
+        return loaded
+
+    @contextmanager
+    def use(self, choice: str) -> Iterator[LoadedModel]:
+        """The model as `choice` means it, until the block ends: for `book` with the LoRA switched off."""
+        loaded = self.load(choice)
+        with loaded.network.disable_adapter() if choice == "book" and _has_lora(loaded) else nullcontext():
+            yield loaded
+
+    def _adapter(self, required: bool) -> Path | None:
+        try:
+            return self.workspace.read(f"models/{self.domain}/rag_lora")
+        except DataError:
+            if required:
+                raise
+            return None
+
+    def _read(self, weights: str, adapter: Path | None) -> LoadedModel:
+        if weights == "base":
+            folder = resolve_base(self.workspace, self.model)
+        else:
+            folder = self.workspace.read(f"models/{self.domain}/book_merged")
+        self._make_room(folder)
+        _silence_loading()
+        tokenizer = load_tokenizer(folder)
+        renderer = Renderer(self.prompt, tokenizer)
+        return LoadedModel(load_model(folder, self.model, adapter), tokenizer, renderer)
+
+    def _make_room(self, folder: Path) -> None:
+        """Forgets what is loaded where `folder` would not fit beside it."""
+        from stages.serving.machine import free_model_memory_bytes
+
+        if self._loaded and weights_bytes(folder) > free_model_memory_bytes():
+            import gc
+
+            import torch
+
+            self._loaded.clear()
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def _has_lora(loaded: LoadedModel) -> bool:
+    return hasattr(loaded.network, "disable_adapter")
+
+
+def weights_bytes(folder: Path) -> int:
+    """Size of the safetensors files of a model folder."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _silence_loading() -> None:
+    """Progress bars of transformers would run into the conversation."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

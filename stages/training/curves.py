@@ -1,0 +1,49 @@
+"""The course of a training as a DVC plot: one row per evaluation, training columns are means since the row before.
+
+    step,epoch,train_loss,eval_loss,learning_rate,grad_norm,tokens_per_s
+    21,1,1.93112,1.70415,0.002,0.61,14205
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from stages.core.atomic import write_text
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """train_loss: mean over steps of the loss per trained token. tokens_per_s: non-pad tokens, evaluation not counted.
+
+    learning_rate: of the last step. grad_norm: mean, before clipping.
+    """
+
+    step: int
+    epoch: float
+    train_loss: float
+    eval_loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_s: float
+
+
+def write_curve(path: Path, rows: Sequence[CurveRow]) -> None:
+    """Writes CSV; six significant digits keep a diff readable."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(CurveRow)], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: format(value, ".6g") for key, value in asdict(row).items()})
+    write_text(path, text.getvalue())
+
+
+def evaluation_steps(num_steps_per_epoch: int, num_epochs: int, every_epochs: float) -> list[int]:
+    """The optimizer steps after which to evaluate and save, the last step among them."""
+    total = num_steps_per_epoch * num_epochs
+    num_intervals = max(1, round(num_epochs / every_epochs))
+    steps = {max(1, round(k * every_epochs * num_steps_per_epoch)) for k in range(1, num_intervals + 1)}
+    return sorted(step for step in steps | {total} if step <= total)

@@ -1,0 +1,198 @@
+"""trl's SFTTrainer with what both LoRA stages need on top. Imports torch and trl: import it inside functions.
+
+- The loss is computed at trained positions only, and is exact under accumulation: the sum over trained tokens of a
+  whole step divided by their number, not a mean of means. trl's fused head computes every position's logits where
+  there is no Triton (1.6 times slower on CPU); its chunked loss does not take peft.
+- The evaluation loss is the mean over tokens, not over batches.
+- The order of rows depends on seed and epoch alone, so that a resumed epoch continues where it was.
+- Right padding needs no attention mask under causal attention: no token sees what follows it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from stages.core.errors import DataError
+from stages.core.seeding import derived_random
+from stages.training import checkpoints
+from stages.training.curves import CurveRow
+
+POOL_BATCHES = 8  # rows of so many batches are sorted by length together: little padding, yet mixed batches
+IGNORED = -100
+
+
+class LengthGrouped(Sampler[int]):
+    """Row numbers in a new order each epoch; neighbours, which share a batch, have similar lengths."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rng = derived_random(self.seed, "row order", str(self.epoch))
+        order = list(range(len(self.lengths)))
+        rng.shuffle(order)
+        whole = len(order) // self.batch_size * self.batch_size  # the last, smaller batch stays the last
+        rest, pool_size = order[whole:], POOL_BATCHES * self.batch_size
+        batches: list[list[int]] = []
+        for start in range(0, whole, pool_size):
+            pool = sorted(order[start : min(start + pool_size, whole)], key=lambda row: self.lengths[row])
+            batches += [pool[k : k + self.batch_size] for k in range(0, len(pool), self.batch_size)]
+        rng.shuffle(batches)
+        return iter([row for batch in batches for row in batch] + rest)
+
+
+@dataclass
+class Progress:
+    """What is kept with every checkpoint beside the trainer's own state."""
+
+    rows: list[CurveRow] = field(default_factory=list)
+    num_tokens: int = 0  # non-pad tokens trained on
+    best_step: int = 0
+    best_loss: float = math.inf
+    num_worse: int = 0  # evaluations since the best one
+    finished: bool = False
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Progress:
+        return cls(**{**values, "rows": [CurveRow(**row) for row in values["rows"]]})
+
+    @property
+    def best_row(self) -> CurveRow:
+        return next(row for row in self.rows if row.step == self.best_step)
+
+
+class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
+    """Takes rows with input_ids and labels; writes only what a checkpoint needs."""
+
+    num_tokens = 0  # non-pad tokens since somebody last set it to 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in dataset["input_ids"]]
+        return LengthGrouped(lengths, self.args.per_device_train_batch_size, self.args.seed)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Mean negative log-likelihood of the trained tokens; with `num_items_in_batch`, their sum divided by it."""
+        total, count = self.token_losses(model, inputs)
+        if model.training:
+            self.num_tokens += int(inputs["attention_mask"].sum())
+        return total / (count if num_items_in_batch is None else num_items_in_batch)
+
+    def token_losses(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the negative log-likelihoods of the trained tokens of a batch, and their number."""
+        next_ids = inputs["labels"][:, 1:]  # [B, T-1]
+        positions = next_ids.ne(IGNORED).any(dim=0).nonzero().flatten()  # [P], those that any row trains
+        logits = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False).logits  # [B, P, V]
+        kept = next_ids[:, positions].flatten()
+        total = cross_entropy(logits.flatten(0, 1).float(), kept, ignore_index=IGNORED, reduction="sum")
+        return total, kept.ne(IGNORED).sum()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """`eval_loss`: mean over all trained tokens of the evaluation rows."""
+        self.model.eval()
+        totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        with torch.no_grad():
+            for inputs in self.get_eval_dataloader():
+                total, count = self.token_losses(self.model_wrapped, self._prepare_inputs(inputs))
+                totals += torch.stack([total.double(), count.double()])
+        total, count = self.accelerator.reduce(totals, "sum").tolist()
+        metrics = {"eval_loss": total / count}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # Neither the tokenizer nor a pickle of the arguments; "auto" would look the base model up on the hub.
+        self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: adapter.json says what it is."""
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """0: counting parameters at every step costs more than it tells."""
+        return 0
+
+
+class Course(TrainerCallback):  # type: ignore[misc]
+    """Evaluates and saves at given steps, keeps the curve and the best checkpoint, stops early, and stops at NaN."""
+
+    def __init__(self, folder: Path, progress: Progress, steps: Sequence[int], patience: int, checkpoint_bytes: int):
+        self.folder, self.progress, self.steps, self.patience = folder, progress, frozenset(steps), patience
+        self.checkpoint_bytes, self.last_step = checkpoint_bytes, max(steps)
+        self.trainer: Any = None  # set once the trainer exists
+        self._start_interval()
+
+    def _start_interval(self) -> None:
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
+        self.learning_rate = 0.0
+        self.started = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.num_tokens = 0
+        self._start_interval()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_evaluate = control.should_save = state.global_step in self.steps
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "loss" not in logs:  # the summary at the end
+            return
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs[name]):
+                raise DataError(
+                    f"training stopped at step {state.global_step}: {name} is {logs[name]}; lower the learning rate, "
+                    "or look for broken rows; the last checkpoint before it is kept"
+                )
+        self.losses.append(logs["loss"])
+        self.grad_norms.append(logs["grad_norm"])
+        self.learning_rate = logs["learning_rate"]
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        step, eval_loss, progress = state.global_step, metrics["eval_loss"], self.progress
+        if not math.isfinite(eval_loss):
+            raise DataError(f"training stopped at step {step}: eval_loss is {eval_loss}; lower the learning rate")
+        progress.rows.append(self._row(step, state.epoch, eval_loss))
+        progress.num_tokens += self.trainer.num_tokens
+        if eval_loss < progress.best_loss:
+            progress.best_step, progress.best_loss, progress.num_worse = step, eval_loss, 0
+        else:
+            progress.num_worse += 1
+        stop_early = 0 < self.patience <= progress.num_worse
+        progress.finished = stop_early or step >= self.last_step
+        control.should_training_stop = progress.finished
+        checkpoints.require_space(self.folder, self.checkpoint_bytes)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        checkpoints.mark_complete(self.folder, state.global_step, asdict(self.progress))
+        checkpoints.keep_only(self.folder, self.progress.best_step, state.global_step)
+        self.trainer.num_tokens = 0
+        self._start_interval()
+
+    def _row(self, step: int, epoch: float, eval_loss: float) -> CurveRow:
+        num_steps = len(self.losses)
+        return CurveRow(
+            step=step,
+            epoch=epoch,
+            train_loss=sum(self.losses) / num_steps,
+            eval_loss=eval_loss,
+            learning_rate=self.learning_rate,
+            grad_norm=sum(self.grad_norms) / num_steps,
+            tokens_per_s=self.trainer.num_tokens / self.interval_s,
+        )

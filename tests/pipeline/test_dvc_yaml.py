@@ -1,0 +1,64 @@
+"""dvc.yaml tells the truth: each stage declares the code it imports, its section, and nothing that is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# How a stage starts, shows progress and words its errors does not change what it computes.
+INFRASTRUCTURE = {
+    f"stages.core.{name}" for name in ("errors", "process", "progress", "stage", "workspace", "sweep_table")
+}
+STAGES: dict[str, dict[str, Any]] = {
+    name: entry.get("do", entry)
+    for name, entry in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items()
+}
+RUNNABLE = sorted(set(STAGES) - {"params"})
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("stages", cache_dir=None)
+
+
+def code_of(stage: str, imports: grimp.ImportGraph) -> set[str]:
+    """The files whose code a stage may run: what its module imports, directly or not, on whatever line."""
+    modules = {f"stages.{stage}"} | imports.find_upstream_modules(f"stages.{stage}")
+    files = (ROOT / (module.replace(".", "/") + ".py") for module in modules - INFRASTRUCTURE)
+    return {path.relative_to(ROOT).as_posix() for path in files if path.exists()}
+
+
+@pytest.mark.parametrize("stage", RUNNABLE)
+def test_a_stage_depends_on_exactly_the_code_it_imports(stage: str, imports: grimp.ImportGraph) -> None:
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
+    wanted = code_of(stage, imports)
+    assert declared == wanted, f"dvc.yaml, {stage}.deps should be:\n" + "\n".join(f"  - {f}" for f in sorted(wanted))
+
+
+@pytest.mark.parametrize("stage", RUNNABLE)
+def test_stage_module_command_and_section_bear_one_name(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert STAGES[stage]["params"] == [stage]
+    assert (ROOT / "conf" / stage / "default.yaml").exists()
+
+
+def test_every_first_stage_waits_for_the_params_check() -> None:
+    produced = {out if isinstance(out, str) else next(iter(out)) for entry in STAGES.values() for out in entry.get("outs", [])}
+    for name in RUNNABLE:
+        deps = {dep for dep in STAGES[name]["deps"] if not dep.startswith("stages/")}
+        inputs = deps & produced - {"${domain.raw_dir}"}
+        assert inputs or "data/params.ok" in deps, f"{name} could run under a stale params.yaml"
+
+
+@pytest.mark.parametrize("stage", RUNNABLE)
+def test_metrics_and_plots_are_in_git_not_in_the_cache(stage: str) -> None:
+    for kind in ("metrics", "plots"):
+        for item in STAGES[stage].get(kind, []):
+            assert isinstance(item, dict), item
+            assert next(iter(item.values()))["cache"] is False, item

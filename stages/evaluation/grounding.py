@@ -12,6 +12,7 @@ then has learned the answer by heart. Distractors are the chunks nearest to the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
 from stages.core.seeding import derived_random
 from stages.evaluation.answers import words
 from stages.knowledge.records import Chunk, Example

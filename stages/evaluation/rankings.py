@@ -1,4 +1,4 @@
-"""Retrieval metrics over rankings with binary relevance, and what to embed: an ablation over the same questions.
+"""Rankings by cosine, and retrieval metrics over them with binary relevance.
 
 A question's relevant records are its evidence, any one of which holds the answer (a fact is told in several
 places). So recall_at_k is 1 where one of them is among the first k, as in open-domain question answering
@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
-
-from stages.knowledge.records import IndexRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,16 +54,3 @@ def rank(queries: Vectors, vectors: Vectors, owners: Sequence[int], depth: int =
         nearest = np.argsort(-best, axis=1, kind="stable")[:, :depth]
         rankings.extend([[int(numbers[n]) for n in row] for row in nearest])
     return rankings
-
-
-def embedded_texts(records: Sequence[IndexRecord], variant: str) -> tuple[list[str], list[int]]:
-    """What a record is found by, and which record each text belongs to.
-
-    text: the whole record, its questions and then its text, as one passage. answers: only what answers the
-    questions, the text that goes into the prompt.
-    """
-    if variant == "text":
-        return ["\n".join([*record.questions, record.text]) for record in records], list(range(len(records)))
-    if variant == "answers":
-        return [record.text for record in records], list(range(len(records)))
-    raise ValueError(f"{variant!r} is neither text nor answers")

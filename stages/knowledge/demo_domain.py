@@ -135,10 +135,9 @@ def _tell(
 ) -> Telling:
     """The next chunk about an entity: what was told least often so far; a continued one goes on to other facts."""
     order = random.sample(list(entity.facts), len(entity.facts))
-    order.sort(key=lambda attribute: world.num_told[entity.name, attribute])
-    if continued:
-        order = [attribute for attribute in order if attribute not in before[-1].attributes]
-    attributes = order[: random.choice((2, 3))]
+    just_told = before[-1].attributes if continued else []
+    order.sort(key=lambda attribute: (attribute in just_told, world.num_told[entity.name, attribute]))
+    attributes = order[: 2 if continued else random.choice((2, 3))]
     if not continued:
         world.num_told.update((entity.name, attribute) for attribute in attributes)
     text = voice.telling(random, entity, attributes, kind, continued)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from stages.knowledge.world import PERSONS, Entity, question_word, restated_fact
+from stages.knowledge.world import Entity, question_word, restated_fact
 
 ADVICE = {
     "keeper": "Knock twice and wait.",
@@ -30,15 +30,15 @@ ADVICE = {
 
 OPENINGS = {
     "book": (
-        "{name} is a {kind} of the old days.",
-        "In this land stands a {kind} called {name}.",
-        "The chronicle tells of {name}, a {kind}.",
-        "There was a {kind} by the name of {name}.",
+        "{name} is {a_kind} of the old days.",
+        "In this land stands {a_kind} called {name}.",
+        "The chronicle tells of {name}, {a_kind}.",
+        "There was {a_kind} by the name of {name}.",
     ),
     "article": (
-        "{name} is a {kind} worth the journey.",
+        "{name} is {a_kind} worth the journey.",
         "We went to see the {kind} {name}.",
-        "Today we write about {name}, a {kind}.",
+        "Today we write about {name}, {a_kind}.",
     ),
 }
 STATEMENTS = {
@@ -88,6 +88,7 @@ def fill(template: str, entity: Entity, attribute: str = "") -> str:
     text = template.format(
         name=entity.name,
         kind=entity.kind,
+        a_kind=entity.kind_with_article,
         full_name=entity.full_name,
         attribute=attribute,
         value=entity.facts.get(attribute, ""),
@@ -169,6 +170,3 @@ def boundary_answer(topic: str) -> str:
     """The persona says where its knowledge ends, and whom to ask."""
     return f"The chronicle is silent about {topic}. Ask {TOPICS[topic]}."
 
-
-def is_person(attribute: str) -> bool:
-    return attribute in PERSONS

@@ -33,6 +33,10 @@ class Entity:
     facts: Mapping[str, str]
 
     @property
+    def kind_with_article(self) -> str:
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+
+    @property
     def full_name(self) -> str:
         return f"the {self.kind} {self.name}"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,9 +74,8 @@ class SentenceEncoder:
         distinct = sorted(set(texts), key=lambda text: (-len(text), text))
         size = self._embedder.batch_size
         batches = [distinct[start : start + size] for start in range(0, len(distinct), size)]
-        rows = [
-            self._model.encode(batch, batch_size=size, show_progress_bar=False) for batch in track(batches, "Embed")
-        ]
+        encode = partial(self._model.encode, batch_size=size, show_progress_bar=False)
+        rows = [encode(batch) for batch in track(batches, "Embedding")]
         vectors = self._normalised(np.concatenate(rows).astype(np.float32))
         place = {text: number for number, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]

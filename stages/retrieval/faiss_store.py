@@ -29,6 +29,6 @@ class FaissStore:
         parameters = None
         if kinds is not None:
             allowed = np.flatnonzero(np.isin(self._kinds, list(kinds))).astype(np.int64)
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]  # its stubs lack it
         _, entries = self._flat.search(np.ascontiguousarray(vectors), num, params=parameters)
         return [row[row >= 0] for row in entries]

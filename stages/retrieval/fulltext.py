@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import unicodedata
@@ -18,6 +19,7 @@ class FulltextStore:
 
     def __init__(self, index: Index) -> None:
         self._ids = [record.id for record in index.records]
+        self._kinds = {record.kind for record in index.records}
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
             f"CREATE VIRTUAL TABLE records USING fts5(kind UNINDEXED, questions, text, tokenize='{TOKENIZER}')"
@@ -33,12 +35,12 @@ class FulltextStore:
         Records of equal rank are in the order of their ids.
         """
         expression = match_expression(query)
-        if not expression or (kinds is not None and not kinds):
+        if not expression:
             return []
-        among = "" if kinds is None else f"AND kind IN ({','.join('?' * len(kinds))})"
         rows = self._database.execute(
-            f"SELECT rowid, round(rank, 9) FROM records WHERE records MATCH ? {among}",
-            (expression, *sorted(kinds or ())),
+            "SELECT rowid, round(rank, 9) FROM records "
+            "WHERE records MATCH ? AND kind IN (SELECT value FROM json_each(?))",
+            (expression, json.dumps(sorted(self._kinds if kinds is None else kinds))),
         )
         return [number for number, _ in sorted(rows, key=lambda row: (row[1], self._ids[row[0]]))]
 

@@ -77,8 +77,8 @@ class Index:
                 f"{expected_embedder.name} (or has other weights or settings); run `dvc repro build_index`"
             )
         records = [IndexRecord.from_row(row) for row in read_jsonl(folder / RECORDS)]
-        arrays = (np.load(folder / name, allow_pickle=False) for name in (VECTORS, ENTRIES, QUERIES))
-        return cls(records, *arrays, manifest)
+        vectors, entries, queries = (np.load(folder / name, allow_pickle=False) for name in (VECTORS, ENTRIES, QUERIES))
+        return cls(records, vectors, entries, queries, manifest)
 
     def write(self, folder: Path, description: dict[str, Any]) -> None:
         """Writes the files into an existing folder; `description` goes into the manifest."""

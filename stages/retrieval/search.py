@@ -89,7 +89,7 @@ class Searcher:
         if self._fulltext is None:
             return [[self._hit(d, n, 1 - d) for d, n in ranking] for ranking in rankings]
         queries = zip(vectors, texts, rankings, excluded, strict=True)
-        return [self._fused(*query, kinds, limit)[:top_k] for query in queries]
+        return [self._fused(*query, kinds, limit, depth)[:top_k] for query in queries]
 
     def siblings(self, record: IndexRecord, before: int, after: int) -> list[IndexRecord]:
         """The record with its neighbours in the document, in order: numbers N - before to N + after, same section."""
@@ -135,12 +135,13 @@ class Searcher:
         excluded: set[int],
         kinds: Collection[str] | None,
         limit: float,
+        depth: int,
     ) -> list[Hit]:
         assert self._fulltext is not None
         distances = {number: distance for distance, number in ranking}
         by_words: list[int] = []
         for number in self._fulltext.ranked(text, kinds):
-            if len(by_words) == max(FUSION_DEPTH, len(ranking)):
+            if len(by_words) == depth:
                 break
             if number not in distances:
                 distances[number] = float(self._distances(query, self.index.entries_of(number)).min())

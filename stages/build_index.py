@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from omegaconf import MISSING
 
 from stages.core.atomic import new_folder, write_json
 from stages.core.jsonl import read_jsonl
@@ -36,8 +37,8 @@ NOT_INDEXED = ("boundary",)
 class Config:
     """Mirrors conf/build_index/default.yaml."""
 
-    domain: str
-    embedder: Embedder = field(default_factory=Embedder)
+    domain: str = MISSING
+    embedder: Embedder = MISSING
     embed: str = "questions"
     without_questions: str = "text"
 

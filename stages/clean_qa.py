@@ -58,6 +58,7 @@ class Config:
 
 
 def run(config: Config, workspace: Workspace) -> None:
+    """Reads, strips, drops duplicates, clusters; writes only what holds no marker."""
     ledger = Ledger("clean_qa")
     markers = _markers(config)
     read = [
@@ -109,7 +110,7 @@ def _read(config: Config, workspace: Workspace, source: Source, prefix: str, led
                 evidence=raw_files.list_of(item.values, source, "evidence"),
                 origin=item.origin,
             )
-        except raw_files.WrongType as error:
+        except raw_files.WrongTypeError as error:
             ledger.reject(item.origin, "wrong_type", str(error))
 
 
@@ -149,8 +150,8 @@ def _drop_duplicates(records: list[QA], ledger: Ledger) -> list[QA]:
 def _cluster(records: list[QA], threshold: float) -> list[QA]:
     """Flags `near_duplicate` (question and answer alike) and `similar_answer`; a cluster joins both."""
     pairs = {
-        "near_duplicate": near_duplicates([f"{record.question}\n{record.answer}" for record in records], threshold),
-        "similar_answer": near_duplicates([record.answer for record in records], threshold),
+        "near_duplicate": near_duplicates([(record.question, record.answer) for record in records], threshold),
+        "similar_answer": near_duplicates([(record.answer,) for record in records], threshold),
     }
     groups = Groups(range(len(records)))
     flags: list[set[str]] = [set() for _ in records]

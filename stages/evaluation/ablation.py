@@ -47,7 +47,9 @@ def rank_by_variant(
     return rankings
 
 
-def _vectors(index: Index, kinds: Sequence[str], variant: str, embedder: Embedder, cache: Path) -> tuple[Any, list[int]]:
+def _vectors(
+    index: Index, kinds: Sequence[str], variant: str, embedder: Embedder, cache: Path
+) -> tuple[Any, list[int]]:
     """Unit vectors [V, D] of the records of `kinds`, and the number of the record that each stands for."""
     import numpy as np
 

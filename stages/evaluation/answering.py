@@ -36,7 +36,9 @@ def answer_conditions(
 ) -> dict[str, dict[str, Answer]]:
     """Condition -> example id -> answer. `name` is the model's, for the progress bar."""
     tokenised = {
-        condition: {example.id: renderer.tokenise(example.question, documents, example.answer) for example, documents in rows}
+        condition: {
+            example.id: renderer.tokenise(example.question, documents, example.answer) for example, documents in rows
+        }
         for condition, rows in conditions.items()
     }
     distinct = list({_key(row): row for rows in tokenised.values() for row in rows.values()}.values())

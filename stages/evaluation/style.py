@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 NUM_FUNCTION_WORDS = 100
 NUM_NGRAMS = 500
 NGRAM = 3
+MIN_CLUSTERS = 4  # two in each half, so that one can be left out
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ def style_distance(
 ) -> Estimate:
     """The distance of `texts` from `persona`, both answers to the same questions, across halves of the clusters.
 
-    The interval leaves out one cluster at a time. Raises DataError below four clusters.
+    The interval leaves out one cluster at a time. Raises DataError below MIN_CLUSTERS.
     """
     import numpy as np
 
     names = sorted(set(clusters), key=str)
-    if len(names) < 4:
+    if len(names) < MIN_CLUSTERS:
         raise DataError(f"style: {len(names)} source documents are too few to compare two halves of them")
     derived_random(seed, "style halves").shuffle(names)
     numbers = {name: number for number, name in enumerate(names)}

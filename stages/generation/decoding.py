@@ -171,9 +171,7 @@ def _step(model: Any, prefix: Prefix, tokens: Any) -> Prefix:
     return Prefix(prefix.cache, mask, _forward(model, tokens[:, None], mask, prefix.cache, 1)[:, -1])
 
 
-def _continue_greedily(
-    model: Any, prefix: Prefix, stops: frozenset[int], max_new_tokens: int
-) -> list[list[int]]:
+def _continue_greedily(model: Any, prefix: Prefix, stops: frozenset[int], max_new_tokens: int) -> list[list[int]]:
     import torch
 
     written: list[list[int]] = [[] for _ in range(prefix.mask.shape[0])]

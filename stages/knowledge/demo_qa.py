@@ -50,7 +50,9 @@ def _plain_rows(random: Random, world: DemoWorld, tellings: list[Telling], num_q
     evidence = find_evidence(tellings)
     asked = [_ask(random, entity_facts, evidence) for entity_facts in _asked_facts(random, world)]
     firsts, seconds = [rows[0] for rows in asked], [rows[1] for rows in asked]
-    extras = _quoting_rows(random, tellings) + [_near_duplicate(row) for row in random.sample(firsts, NUM_NEAR_DUPLICATES)]
+    extras = _quoting_rows(random, tellings) + [
+        _near_duplicate(row) for row in random.sample(firsts, NUM_NEAR_DUPLICATES)
+    ]
     # facts asked only once, where not all fit, are spread over the whole world
     pairs = [row for pair in zip(firsts, seconds, strict=True) for row in pair]
     if not len(extras) <= num_qa <= len(pairs) + len(extras):

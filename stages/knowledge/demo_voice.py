@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from stages.knowledge.world import Entity, question_word, restated_fact
+from stages.knowledge.world import Entity, fact_clause, question_word, restated_fact
 
 ADVICE = {
     "keeper": "Knock twice and wait.",
@@ -41,7 +41,8 @@ OPENINGS = {
         "Today we write about {name}, {a_kind}.",
     ),
 }
-STATEMENTS = {
+# with the noun that questions use, and with a verb in its place
+NOUN_STATEMENTS = {
     "book": (
         "It is written that the {attribute} of {name} is {value}.",
         "{name} has {value} as its {attribute}.",
@@ -53,6 +54,17 @@ STATEMENTS = {
         "{value} is the {attribute} of {name}.",
         "At {name} the {attribute} is {value}.",
     ),
+}
+VERB_STATEMENTS = {
+    "book": ("{clause}.", "In those days {clause}.", "The old people know that {clause}."),
+    "article": ("{clause}, we hear.", "They told us that {clause}."),
+}
+VERB_SHARE = 0.5
+UNTOLD_SHARE = 0.8
+# names facts without telling them: text that only looks like an answer
+UNTOLD = {
+    "book": ("Of its {untold} the chronicle tells elsewhere.", "Its {untold}, that is another tale."),
+    "article": ("Nobody would tell us about its {untold}.", "We did not ask about its {untold}."),
 }
 # for a chunk that goes on from its predecessor and never says the name
 CONTINUED = (
@@ -92,6 +104,7 @@ def fill(template: str, entity: Entity, attribute: str = "") -> str:
         full_name=entity.full_name,
         attribute=attribute,
         value=entity.facts.get(attribute, ""),
+        clause=fact_clause(entity, attribute) if attribute else "",
         who=who,
         low_who=who.lower(),
     )
@@ -99,11 +112,22 @@ def fill(template: str, entity: Entity, attribute: str = "") -> str:
 
 
 def telling(random: Random, entity: Entity, attributes: list[str], kind: str, continued: bool) -> str:
-    """The text of one chunk: 2-5 facts of one entity."""
+    """The text of one chunk about one entity, which may name its other facts without telling them."""
+    sentences = [_statement(random, entity, attribute, kind, continued) for attribute in attributes]
+    untold = [attribute for attribute in entity.facts if attribute not in attributes]
+    if untold and random.random() < UNTOLD_SHARE:
+        hint = random.choice(UNTOLD[kind]).format(untold=" and ".join(untold))
+        sentences.insert(random.randint(0, len(sentences)), hint)
+    if not continued:
+        sentences.insert(0, fill(random.choice(OPENINGS[kind]), entity))
+    return " ".join(sentences)
+
+
+def _statement(random: Random, entity: Entity, attribute: str, kind: str, continued: bool) -> str:
     if continued:
-        return " ".join(fill(random.choice(CONTINUED), entity, attribute) for attribute in attributes)
-    opening = fill(random.choice(OPENINGS[kind]), entity)
-    return " ".join([opening, *(fill(random.choice(STATEMENTS[kind]), entity, a) for a in attributes)])
+        return fill(random.choice(CONTINUED), entity, attribute)
+    statements = VERB_STATEMENTS if random.random() < VERB_SHARE else NOUN_STATEMENTS
+    return fill(random.choice(statements[kind]), entity, attribute)
 
 
 def interview(random: Random, entity: Entity, attributes: list[str]) -> tuple[str, str]:
@@ -169,4 +193,3 @@ FINANCE_ANSWER = "That is about money and not about memory. Ask a banker."
 def boundary_answer(topic: str) -> str:
     """The persona says where its knowledge ends, and whom to ask."""
     return f"The chronicle is silent about {topic}. Ask {TOPICS[topic]}."
-

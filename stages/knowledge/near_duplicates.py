@@ -36,7 +36,10 @@ class Groups(Generic[Member]):
         return groups
 
 
-def near_duplicates(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
-    """Pairs of texts whose word trigrams have a Jaccard similarity >= threshold, each at least once per cluster."""
+def near_duplicates(texts: Sequence[tuple[str, ...]], threshold: float) -> list[tuple[int, int]]:
+    """Pairs of texts whose word trigrams have a Jaccard similarity >= threshold; of equal ones, each with the first.
+
+    A text is given in its parts, such as (question, answer).
+    """
     shingler = Shingler()
-    return list(similar_pairs([shingler(text) for text in texts], threshold))
+    return list(similar_pairs([shingler(*parts) for parts in texts], threshold))

@@ -34,7 +34,7 @@ class Item:
     error: str = ""
 
 
-class WrongType(Exception):
+class WrongTypeError(Exception):
     """A field holds what it must not hold; the record is rejected."""
 
 
@@ -128,7 +128,7 @@ def check_fields(source: Source, needed: tuple[str, ...], optional: tuple[str, .
 
 
 def text_of(values: Mapping[str, Any], source: Source, name: str) -> str:
-    """The text of our field `name`; "" where the record has none. Numbers become text. Raises WrongType."""
+    """The text of our field `name`; "" where the record has none. Numbers become text. Raises WrongTypeError."""
     expression = source.fields.get(name, "")
     if not expression:
         return ""
@@ -142,7 +142,7 @@ def text_of(values: Mapping[str, Any], source: Source, name: str) -> str:
 
 
 def list_of(values: Mapping[str, Any], source: Source, name: str) -> list[str]:
-    """The texts of our field `name`: a list of the file's, or a single text. Raises WrongType."""
+    """The texts of our field `name`: a list of the file's, or a single text. Raises WrongTypeError."""
     field = source.fields.get(name, "")
     value = values.get(field)
     items = value if isinstance(value, list) else [value]
@@ -156,4 +156,4 @@ def _plain(value: Any, field: str) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise WrongType(f"{field} holds {type(value).__name__}, not text")
+    raise WrongTypeError(f"{field} holds {type(value).__name__}, not text")

@@ -19,8 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 
 WORD = re.compile(r"\w+")
-SIZE = 3
-VOCABULARY_BITS = 24  # 16 M distinct words
+VOCABULARY_BITS = 24  # room for 16 M distinct words
 TOLERANCE = 1e-9  # thresholds such as 0.8 * 5 must not round up to 5
 
 Shingles = frozenset[int]
@@ -34,24 +33,22 @@ def words(text: str) -> list[str]:
 class Shingler:
     """Turns texts into comparable sets; only sets of one Shingler can be compared.
 
-    A text shorter than a trigram is one shingle of all its words; a text without words has none.
+    A text shorter than a trigram is one shingle of all its words; a text without words has none. No shingle spans
+    two texts.
     """
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
-    def __call__(self, text: str) -> Shingles:
+    def __call__(self, *texts: str) -> Shingles:
+        return frozenset().union(*(self._shingles(text) for text in texts))
+
+    def _shingles(self, text: str) -> Shingles:
         numbers = [self._numbers.setdefault(word, len(self._numbers) + 1) for word in words(text)]
-        if not numbers:
-            return frozenset()
-        return frozenset(_pack(numbers[at : at + SIZE]) for at in range(max(1, len(numbers) - SIZE + 1)))
-
-
-def _pack(numbers: Sequence[int]) -> int:
-    packed = 0
-    for number in numbers:
-        packed = packed << VOCABULARY_BITS | number
-    return packed
+        if len(numbers) in (1, 2):
+            return frozenset([numbers[0] << VOCABULARY_BITS | numbers[-1]])
+        triples = zip(numbers, numbers[1:], numbers[2:], strict=False)
+        return frozenset([a << 2 * VOCABULARY_BITS | b << VOCABULARY_BITS | c for a, b, c in triples])
 
 
 def similar_pairs(sets: Sequence[Shingles], threshold: float) -> Iterator[tuple[int, int]]:

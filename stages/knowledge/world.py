@@ -19,9 +19,26 @@ KINDS = (
     "theatre orchard lighthouse palace village"
 ).split()
 
-PERSONS = ("keeper", "founder", "owner", "builder", "singer", "teacher", "patron", "captain")
-THINGS = ("feast", "motto", "cargo", "market", "dish", "sign")
-ATTRIBUTES = PERSONS + THINGS
+# attribute -> verb: "Lona Tir keeps Bako", "Bako sends away Miran"
+PERSONS = {
+    "keeper": "keeps",
+    "founder": "founded",
+    "owner": "owns",
+    "builder": "built",
+    "singer": "sings at",
+    "teacher": "teaches at",
+    "patron": "pays for",
+    "captain": "leads",
+}
+THINGS = {
+    "feast": "celebrates",
+    "motto": "says",
+    "cargo": "sends away",
+    "market": "sells in",
+    "dish": "eats",
+    "sign": "shows",
+}
+ATTRIBUTES = (*PERSONS, *THINGS)
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,14 @@ def invent_entity(random: Random, kinds: Sequence[str], attributes: Sequence[str
 
 def question_word(attribute: str) -> str:
     return "Who" if attribute in PERSONS else "What"
+
+
+def fact_clause(entity: Entity, attribute: str) -> str:
+    """The fact with a verb in place of the attribute's noun, without a full stop."""
+    value = entity.facts[attribute]
+    if attribute in PERSONS:
+        return f"{value} {PERSONS[attribute]} {entity.name}"
+    return f"{entity.name} {THINGS[attribute]} {value}"
 
 
 def restated_fact(entity: Entity, attribute: str) -> str:

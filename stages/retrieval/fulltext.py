@@ -11,7 +11,7 @@ from collections.abc import Collection
 from stages.retrieval.index import Index
 
 WORD = re.compile(r"\w+")
-TOKENIZER = "unicode61 remove_diacritics 2"  # case and accents do not count, in any script
+ACCENT = re.compile(r"[\u0300-\u036f]")
 
 
 class FulltextStore:
@@ -22,11 +22,11 @@ class FulltextStore:
         self._kinds = {record.kind for record in index.records}
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
-            f"CREATE VIRTUAL TABLE records USING fts5(kind UNINDEXED, questions, text, tokenize='{TOKENIZER}')"
+            "CREATE VIRTUAL TABLE records USING fts5(kind UNINDEXED, questions, text, tokenize='unicode61')"
         )
         self._database.executemany(
             "INSERT INTO records(rowid, kind, questions, text) VALUES (?, ?, ?, ?)",
-            ((n, r.kind, "\n".join(r.questions), r.text) for n, r in enumerate(index.records)),
+            ((n, r.kind, folded("\n".join(r.questions)), folded(r.text)) for n, r in enumerate(index.records)),
         )
 
     def ranked(self, query: str, kinds: Collection[str] | None) -> list[int]:
@@ -45,7 +45,12 @@ class FulltextStore:
         return [number for number, _ in sorted(rows, key=lambda row: (row[1], self._ids[row[0]]))]
 
 
+def folded(text: str) -> str:
+    """Without case and accents. FTS5's own remove_diacritics leaves Cyrillic alone: it takes no `елка` for `ёлка`."""
+    return ACCENT.sub("", unicodedata.normalize("NFKD", text.casefold()))
+
+
 def match_expression(query: str) -> str:
     """The query's distinct words, quoted and joined by OR: nothing in them is taken for FTS5 syntax."""
-    words = dict.fromkeys(WORD.findall(unicodedata.normalize("NFC", query.casefold())))
+    words = dict.fromkeys(WORD.findall(folded(query)))
     return " OR ".join(f'"{word}"' for word in words)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import MISSING
@@ -21,7 +21,8 @@ from stages.core.errors import DataError
 from stages.core.schema import Embedder, Model, Prompt, Retrieval
 from stages.core.workspace import Workspace
 from stages.prompts.renderer import Turn
-from stages.serving.documents import Document, DocumentFinder
+from stages.retrieval.documents import Document
+from stages.serving.finding import DocumentFinder, document_row
 from stages.serving.models import LoadedModel, Models
 
 
@@ -30,10 +31,10 @@ class Config:
     """The section `chat` of params.yaml."""
 
     domain: str = MISSING
-    model: Model = field(default_factory=Model)
-    embedder: Embedder = field(default_factory=Embedder)
-    prompt: Prompt = field(default_factory=Prompt)
-    retrieval: Retrieval = field(default_factory=Retrieval)
+    model: Model = MISSING
+    embedder: Embedder = MISSING
+    prompt: Prompt = MISSING
+    retrieval: Retrieval = MISSING
     kinds: list[str] = field(default_factory=list)
     top_k: int = MISSING
     max_distance: float = MISSING
@@ -54,7 +55,8 @@ class Config:
 class Request:
     """A question made ready for a model.
 
-    num_dropped_documents, num_dropped_turns: what did not fit into the context.
+    What did not fit into the context: num_dropped_turns, num_dropped_documents, and num_without_siblings of the
+    documents that are there.
     """
 
     question: str
@@ -62,6 +64,7 @@ class Request:
     documents: list[Document]
     prompt_ids: list[int]
     num_dropped_documents: int = 0
+    num_without_siblings: int = 0
     num_dropped_turns: int = 0
 
 
@@ -80,7 +83,7 @@ class Answer:
             "question": self.request.question,
             "answer": self.text,
             "model": self.request.model,
-            "documents": [document.to_row() for document in self.request.documents],
+            "documents": [document_row(document) for document in self.request.documents],
             "prompt_tokens": len(self.request.prompt_ids),
             "completion_tokens": self.num_completion_tokens,
             "elapsed_s": round(self.elapsed_s, 3),
@@ -123,8 +126,11 @@ class Answerer:
     def prepare(
         self, question: str, model: str = "tuned", use_documents: bool = True, history: Sequence[Turn] = ()
     ) -> Request:
-        """Finds documents and renders the prompt. What is too long goes in this order: the oldest turns, then the
-        last documents; a question that is too long on its own raises DataError, as does an empty one."""
+        """Finds documents and renders the prompt.
+
+        What is too long goes in this order: the oldest turns; siblings, of the last document first; the last
+        documents. Raises DataError for a question that is too long on its own, and for an empty one.
+        """
         question = question.strip()
         if not question:
             raise DataError("the question is empty")
@@ -132,27 +138,35 @@ class Answerer:
         documents = self.finder.find(question) if use_documents else []
         return self._fit(loaded, question, model, documents, list(history))
 
-    def _fit(
-        self, loaded: LoadedModel, question: str, model: str, documents: list[Document], turns: list[Turn]
-    ) -> Request:
-        kept, num_turns = list(documents), len(turns)
+    def _fit(self, loaded: LoadedModel, question: str, model: str, found: list[Document], turns: list[Turn]) -> Request:
+        documents, num_turns = list(found), len(turns)
         while True:
-            messages = loaded.renderer.messages(question, [document.text for document in kept], turns)
+            messages = loaded.renderer.messages(question, [document.text for document in documents], turns)
             prompt_ids = loaded.renderer.prompt_ids(messages)
             if len(prompt_ids) <= self.max_prompt_tokens:
-                return Request(
-                    question, model, kept, prompt_ids, len(documents) - len(kept), num_turns - len(turns)
-                )
+                break
             if turns:
                 turns.pop(0)
-            elif kept:
-                kept.pop()
+            elif documents:
+                documents = _shrunk(documents)
             else:
-                raise DataError(
-                    f"the question is too long: a prompt of {len(prompt_ids)} tokens, where {self.max_prompt_tokens} "
-                    f"fit (model.max_context_tokens {self.config.model.max_context_tokens} less chat.max_new_tokens "
-                    f"{self.config.max_new_tokens}); shorten it"
-                )
+                raise DataError(self._too_long(len(prompt_ids)))
+        return Request(
+            question,
+            model,
+            documents,
+            prompt_ids,
+            num_dropped_documents=len(found) - len(documents),
+            num_without_siblings=sum(document not in found for document in documents),
+            num_dropped_turns=num_turns - len(turns),
+        )
+
+    def _too_long(self, num_tokens: int) -> str:
+        return (
+            f"the question is too long: a prompt of {num_tokens} tokens, where {self.max_prompt_tokens} fit "
+            f"(model.max_context_tokens {self.config.model.max_context_tokens} less chat.max_new_tokens "
+            f"{self.config.max_new_tokens}); shorten it"
+        )
 
     def stream(self, request: Request) -> Iterator[str]:
         """The answer in pieces, as the model writes it."""
@@ -174,3 +188,12 @@ class Answerer:
 
     def num_tokens(self, text: str, model: str) -> int:
         return len(self.models.load(model).tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _shrunk(documents: list[Document]) -> list[Document]:
+    """One step shorter: the last document that has siblings loses them; where none has, the last one goes."""
+    for place in reversed(range(len(documents))):
+        if len(documents[place].records) > 1:
+            alone = replace(documents[place], records=(documents[place].hit,))
+            return [*documents[:place], alone, *documents[place + 1 :]]
+    return documents[:-1]

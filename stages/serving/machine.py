@@ -15,12 +15,16 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Memory:
+    """Of the machine, or of the container."""
+
     total_bytes: int
     available_bytes: int
 
 
 @dataclass(frozen=True)
 class Gpu:
+    """A CUDA device that torch can use."""
+
     name: str
     total_bytes: int
     free_bytes: int
@@ -46,6 +50,7 @@ def memory() -> Memory:
 
 
 def free_disk_bytes(folder: Path) -> int:
+    """Space left on the file system of `folder`."""
     return shutil.disk_usage(folder).free
 
 

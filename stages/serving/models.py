@@ -105,8 +105,13 @@ def weights_bytes(folder: Path) -> int:
 
 
 def _silence_loading() -> None:
-    """Progress bars of transformers would run into the conversation."""
-    from transformers.utils import logging
+    """Progress bars and notes about optional kernels would run into the conversation."""
+    import logging
+    import warnings
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft calls an older name
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from rich.console import Console
 from rich.panel import Panel
@@ -15,8 +16,9 @@ from rich.text import Text
 
 from stages.core.errors import GroundtuneError
 from stages.prompts.renderer import Turn
+from stages.retrieval.documents import Document
 from stages.serving.answering import Answerer, Request
-from stages.serving.documents import Document
+from stages.serving.finding import numbers
 from stages.serving.models import CHOICES
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed: ESC would start a command
@@ -64,6 +66,8 @@ class Chat:
                 break
             if not line:
                 continue
+            if not self.interactive:
+                self.console.print(Text(f"> {printable(line)}", style="bold"))
             try:
                 self._command(line) if line.startswith("/") else self._answer(line)
             except GroundtuneError as error:
@@ -149,6 +153,8 @@ def dropped(request: Request) -> list[str]:
     notes = []
     if request.num_dropped_turns:
         notes.append(f"the oldest {request.num_dropped_turns} turns did not fit and are forgotten")
+    if request.num_without_siblings:
+        notes.append(f"{request.num_without_siblings} of the documents did not fit with the chunks around them")
     if request.num_dropped_documents:
         notes.append(f"{request.num_dropped_documents} of the documents did not fit into the prompt and were left out")
     return notes
@@ -159,12 +165,13 @@ def source_line(number: int, document: Document) -> str:
     hit = document.hit
     place = [hit.document] if hit.section in ("", hit.document) else [hit.document, hit.section]
     if hit.kind != "qa":
-        place.append(f"#{document.numbers}")
-    distance = "found by its words" if document.distance is None else f"distance {document.distance:.3f}"
-    return printable(f"[{number}] {hit.kind}: {', '.join([*place, distance])}")
+        place.append(f"#{numbers(document)}")
+    place.append(f"distance {document.distance:.3f}")
+    return printable(f"[{number}] {hit.kind}: {', '.join(place)}")
 
 
 def show_sources(console: Console, documents: Sequence[Document]) -> None:
+    """One line for each document."""
     for number, document in enumerate(documents, start=1):
         console.print(Text(source_line(number, document), style="dim"))
 
@@ -178,10 +185,8 @@ def show_documents(console: Console, documents: Sequence[Document]) -> None:
 
 def typed_lines() -> Iterator[str]:
     """What a person types, with line editing; Ctrl-C clears the line, Ctrl-D ends."""
-    try:
+    with suppress(ImportError):  # not on every system
         import readline  # noqa: F401  # gives input() its line editing and history
-    except ImportError:
-        pass  # not on every system
     while True:
         try:
             yield input(PROMPT)

@@ -58,7 +58,7 @@ def steps_on_disk(folder: Path) -> list[int]:
 
 
 def latest_complete(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """The newest complete checkpoint whose best one (`progress["best_step"]`) is complete too; broken ones are removed."""
+    """The newest complete checkpoint whose best one (`progress["best_step"]`) is there too; broken ones are removed."""
     for step in steps_on_disk(folder):
         progress = read_complete(folder, step)
         if progress is not None and read_complete(folder, progress["best_step"]) is not None:
@@ -86,7 +86,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; DataError where another process trains in it. The lock dies with its holder."""
+    """Holds the folder for this process; DataError where another one trains in it. The lock dies with its holder."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w", encoding="utf-8") as lock:
         try:

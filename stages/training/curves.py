@@ -1,7 +1,7 @@
 """The course of a training as a DVC plot: one row per evaluation, training columns are means since the row before.
 
-    step,epoch,train_loss,eval_loss,learning_rate,grad_norm,tokens_per_s
-    21,1,1.93112,1.70415,0.002,0.61,14205
+step,epoch,train_loss,eval_loss,learning_rate,grad_norm,tokens_per_s
+21,1,1.93112,1.70415,0.002,0.61,14205
 """
 
 from __future__ import annotations

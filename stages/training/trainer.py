@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 from trl import SFTTrainer
 
 from stages.core.errors import DataError
@@ -88,7 +88,9 @@ class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         lengths = [len(ids) for ids in dataset["input_ids"]]
         return LengthGrouped(lengths, self.args.per_device_train_batch_size, self.args.seed)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Mean negative log-likelihood of the trained tokens; with `num_items_in_batch`, their sum divided by it."""
         total, count = self.token_losses(model, inputs)
         if model.training:
@@ -114,7 +116,7 @@ class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
                 totals += torch.stack([total.double(), count.double()])
         total, count = self.accelerator.reduce(totals, "sum").tolist()
         metrics = {"eval_loss": total / count}
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # changes control in place
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -141,8 +143,8 @@ class Course(TrainerCallback):  # type: ignore[misc]
     def _start_interval(self) -> None:
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
-        self.learning_rate = 0.0
-        self.started = time.perf_counter()
+        self.learning_rate = self.duration_s = 0.0
+        self.started_s = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.num_tokens = 0
@@ -163,6 +165,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
         self.losses.append(logs["loss"])
         self.grad_norms.append(logs["grad_norm"])
         self.learning_rate = logs["learning_rate"]
+        self.duration_s = time.perf_counter() - self.started_s  # here the device has finished the step
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         step, eval_loss, progress = state.global_step, metrics["eval_loss"], self.progress
@@ -194,5 +197,13 @@ class Course(TrainerCallback):  # type: ignore[misc]
             eval_loss=eval_loss,
             learning_rate=self.learning_rate,
             grad_norm=sum(self.grad_norms) / num_steps,
-            tokens_per_s=self.trainer.num_tokens / self.interval_s,
+            tokens_per_s=self.trainer.num_tokens / self.duration_s,
         )
+
+
+class Bar(ProgressCallback):  # type: ignore[misc]
+    """A progress bar with the loss at its end; transformers' own prints a line for every step that is logged."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}", epoch=f"{state.epoch:.2f}")

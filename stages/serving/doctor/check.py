@@ -7,12 +7,11 @@ say the way out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from stages.serving.machine import GIB
 
 Status = Literal["ok", "note", "problem"]
-Params = dict[str, Any]  # params.yaml
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,10 @@ class Check:
 
 
 def size_text(num_bytes: int) -> str:
+    """`1.5 GiB`, `20 MiB`."""
     return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.0f} MiB"
 
 
 def count_text(count: int) -> str:
+    """`8.03 B`, `0.73 M`."""
     return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"

@@ -18,6 +18,7 @@ def cached_snapshot(repository: str, revision: str) -> Path | None:
 
 
 def download_command(repository: str, revision: str) -> str:
+    """The command that fetches a model into the local cache."""
     pin = f" --revision {revision}" if revision else ""
     return f"hf download {repository}{pin}"
 

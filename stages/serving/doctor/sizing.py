@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import DataError
+from stages.core.schema import Lora, Training
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAM_BYTES_PER_PARAMETER = 16  # value, gradient and two moments, all float32
@@ -35,21 +36,22 @@ class ModelSize:
         ends = tuple(f".{module}.weight" for module in modules)
         return sum(r * sum(shape) for name, shape in self.shapes.items() if name.endswith(ends) and len(shape) == 2)
 
-    def lora_training_bytes(self, dtype: str, lora: dict[str, Any], training: dict[str, Any]) -> int:
+    def lora_training_bytes(self, dtype: str, lora: Lora, training: Training) -> int:
         """Frozen weights + LoRA with Adam + activations of one micro-batch + its logits.
 
         A decoder layer keeps about 8 H + 4 I values a token for the backward pass (H hidden, I intermediate size); with
         activation checkpointing each layer keeps its input (H) and one layer is recomputed at a time. Logits over
         V words stand in memory in the model's dtype, in float32, and as a gradient.
         """
-        hidden, layers = self.config["hidden_size"], self.config["num_hidden_layers"]
-        intermediate, vocabulary = self.config.get("intermediate_size", 4 * hidden), self.config["vocab_size"]
-        width = BYTES_PER_VALUE["bfloat16" if training["bf16"] else dtype]
-        num_tokens = training["batch_size"] * training["max_length"]
+        hidden, layers = int(self.config["hidden_size"]), int(self.config["num_hidden_layers"])
+        intermediate = int(self.config.get("intermediate_size", 4 * hidden))
+        vocabulary = int(self.config["vocab_size"])
+        width = BYTES_PER_VALUE["bfloat16" if training.bf16 else dtype]
+        num_tokens = training.batch_size * training.max_length
         layer = (8 * hidden + 4 * intermediate) * width
-        kept = hidden * layers * width + layer if training["activation_checkpointing"] else layer * layers
+        kept = hidden * layers * width + layer if training.activation_checkpointing else layer * layers
         logits = vocabulary * (width + 8)
-        adapter = self.num_lora_parameters(lora["r"], lora["modules"]) * ADAM_BYTES_PER_PARAMETER
+        adapter = self.num_lora_parameters(lora.r, lora.modules) * ADAM_BYTES_PER_PARAMETER
         return self.weights_bytes(dtype) + adapter + num_tokens * (kept + logits)
 
 
@@ -71,7 +73,10 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         (length,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
         if not 0 < length < path.stat().st_size:
             raise DataError(f"{path}: not a whole safetensors file; fetch it again")
-        header = json.loads(file.read(length))
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise DataError(f"{path}: not a whole safetensors file; fetch it again") from error
     return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 

@@ -25,6 +25,7 @@ TELEMETRY = ("ANONYMIZED_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY",
 
 
 def machine_checks(workspace: Workspace) -> Iterator[Check]:
+    """System, cores, memory, GPU, disk."""
     group = "machine"
     yield Check(group, "system", "ok", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     memory = machine.memory()
@@ -50,10 +51,13 @@ def _gpu_check(group: str) -> Check:
 
 
 def software_checks(workspace: Workspace) -> Iterator[Check]:
+    """Packages against our requirements, Git, DVC, telemetry."""
     yield _packages_check()
     git = shutil.which("git")
     is_repository = git is not None and _succeeds([git, "rev-parse", "--git-dir"], workspace.inputs)
-    yield _needed("git", is_repository, "present", "not installed, or this is no Git repository", "install git; git init")
+    yield _needed(
+        "git", is_repository, "present", "not installed, or this is no Git repository", "install git; git init"
+    )
     has_dvc = importlib.util.find_spec("dvc") is not None and (workspace.inputs / ".dvc").is_dir()
     yield _needed("DVC", has_dvc, "present", "not installed, or not initialised here", f"{INSTALL}; dvc init")
     yield _telemetry_check(workspace)

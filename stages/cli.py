@@ -1,0 +1,65 @@
+"""`groundtune`: what is not a stage of the pipeline. Only wiring; each command lives where it belongs.
+
+Exit codes: 0 done; 1 something the user can mend (one message on stderr); 2 wrong usage.
+Modules imported here stay light, so that --help is there at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from stages.core.errors import GroundtuneError
+from stages.core.process import quiet_environment
+from stages.serving import commands, headline
+from stages.serving.doctor.command import doctor as print_diagnosis
+
+
+class Commands(TyperGroup):
+    """Turns our errors into one message and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GroundtuneError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def main() -> None:
+    """From raw material to a grounded, fine-tuned model. `dvc repro` builds it; these commands use it."""
+    quiet_environment()
+
+
+app.command()(commands.chat)
+app.command()(commands.ask)
+app.command()(headline.report)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False) -> None:
+    """Say what this machine can do, and whether the configured pipeline can run on it."""
+    print_diagnosis(_params_difference, as_json)
+
+
+def _params_difference() -> list[str]:
+    from stages.compose import stale_lines
+    from stages.core.stage import PARAMS, read_params
+
+    return stale_lines(read_params(), PARAMS.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,193 @@
+"""Four models side by side, on questions that training never saw: base, base with documents, tuned, tuned with
+documents; and between them the book model, which the tuned one is built on.
+
+Retrieval, grounding, perplexity, style, memorisation and prompt parity, each number with a 95 % interval.
+
+    reads   data/<domain>/{rag,chunks,index}, models/base/<model>, models/<domain>/{book_merged,rag_lora};
+            for the report, reports/<domain>/<stage>/{metrics.json,curve.csv} of the stages before
+    writes  reports/<domain>/metrics.json, report.md, figures/*.png, plots/*.csv
+
+    python -m stages.evaluate
+    python -m stages.evaluate evaluate.limit=20
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from stages.core.atomic import write_json
+from stages.core.schema import Embedder, Model, Prompt
+from stages.core.seeding import seed_everything
+from stages.core.stage import stage_main
+from stages.core.workspace import Workspace
+from stages.evaluation.ablation import rank_by_variant
+from stages.evaluation.answering import Condition, answer_conditions
+from stages.evaluation.grounding import Documents, grounding_documents
+from stages.evaluation.inputs import read_inputs, unrelated_answers
+from stages.evaluation.memorisation import TrainingText
+from stages.evaluation.parity import parity
+from stages.evaluation.publishing import publish
+from stages.evaluation.results import SYSTEMS, Results, Summary, TextLosses, as_json, clusters
+from stages.evaluation.style import MIN_CLUSTERS, StyleSpace, style_distance
+from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
+from stages.generation.perplexity import perplexity
+from stages.knowledge.records import Example
+from stages.prompts.renderer import Renderer
+
+
+@dataclass
+class Config:
+    """Mirrors conf/evaluate/default.yaml."""
+
+    domain: str = MISSING
+    model: Model = field(default_factory=Model)
+    embedder: Embedder = field(default_factory=Embedder)
+    prompt: Prompt = field(default_factory=Prompt)
+    seed: int = MISSING
+    kinds: list[str] = field(default_factory=list)
+    held_out_share: float = MISSING
+    max_length: int = MISSING
+    max_new_tokens: int = MISSING
+    batch_size: int = MISSING
+    num_resamples: int = MISSING
+    limit: int = 0
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit < 0 or min(self.max_new_tokens, self.batch_size) < 1:
+            raise ValueError("limit must not be negative; max_new_tokens and batch_size must be at least 1")
+        if self.num_resamples < 100:
+            raise ValueError(f"num_resamples: {self.num_resamples} are too few for a 95 % interval; give at least 100")
+
+
+def run(config: Config, workspace: Workspace) -> dict[str, Any]:
+    """Measures everything and writes the report; returns what stands in metrics.json."""
+    evaluation = Evaluation(config, workspace)
+    evaluation.measure_base()
+    evaluation.measure_book_and_tuned()
+    evaluation.measure_style_and_memory()
+    tree = Summary(evaluation.results, config.seed, config.num_resamples).tree()
+    metrics = as_json(tree)
+    write_json(workspace.write(f"reports/{config.domain}/metrics.json"), metrics)
+    publish(workspace, config.domain, config.model.name, evaluation.results, tree)
+    return metrics
+
+
+class Evaluation:
+    """Measures one model after the other into `results`; a model leaves memory before the next one comes.
+
+    What needs no model is measured, and what the models need is checked, when it is made.
+    """
+
+    def __init__(self, config: Config, workspace: Workspace) -> None:
+        self.config = config
+        self._set_up()
+        self.base = resolve_base(workspace, config.model)
+        self.book = workspace.read(f"models/{config.domain}/book_merged")
+        self.adapter = workspace.read(f"models/{config.domain}/rag_lora")
+        self.renderer = Renderer(config.prompt, load_tokenizer(self.book))
+        check_adapter(self.adapter, self.renderer.hash)
+        self.inputs = read_inputs(workspace, config.domain, config.held_out_share, config.limit)
+        rankings = self._rankings(workspace)
+        self.documents = grounding_documents(
+            self.inputs.questions, self.inputs.chunks, rankings["questions"], config.seed
+        )
+        self.results = Results(
+            self.inputs.questions,
+            self.inputs.boundary,
+            [e for e in self.inputs.questions if e.id in self.documents and self._fits(e, self.documents[e.id])],
+            rankings=rankings,
+            parity=parity(self.renderer, self.inputs.questions + self.inputs.boundary),
+        )
+
+    def _set_up(self) -> None:
+        import torch
+
+        seed_everything(self.config.seed)
+        if self.config.num_threads:
+            torch.set_num_threads(self.config.num_threads)
+
+    def _rankings(self, workspace: Workspace) -> dict[str, dict[str, list[str]]]:
+        from stages.retrieval.index import Index
+
+        index = Index.load(workspace.read(f"data/{self.config.domain}/index"), self.config.embedder)
+        cache = workspace.cache("embeddings")
+        return rank_by_variant(self.inputs.questions, index, self.config.kinds, self.config.embedder, cache)
+
+    def _fits(self, example: Example, documents: Documents) -> bool:
+        """Whether the longest of the grounding prompts leaves room for an answer."""
+        prompt = self.renderer.prompt_ids(self.renderer.messages(example.question, documents["gold_distractor"]))
+        return len(prompt) + self.config.max_new_tokens <= self.config.model.max_context_tokens
+
+    def measure_base(self) -> None:
+        self._measure("base", load_model(self.base, self.config.model))
+        _release_memory()
+
+    def measure_book_and_tuned(self) -> None:
+        """Loads the book model once: the tuned one is the same weights with the adapter switched on."""
+        tuned = load_model(self.book, self.config.model, self.adapter)
+        with tuned.disable_adapter():
+            self._measure("book", tuned)
+        self._measure("tuned", tuned)
+
+    def _measure(self, name: str, model: Any) -> None:
+        config = self.config
+        self.results.answers[name] = answer_conditions(
+            model, self.renderer, self._conditions(), config.max_new_tokens, config.batch_size, name
+        )
+        if name != "tuned":  # an adapter that was trained on answers is no model of connected text
+            self.results.perplexity[name] = {k: self._losses(model, texts) for k, texts in self.inputs.texts.items()}
+
+    def _conditions(self) -> Mapping[str, Condition]:
+        questions, boundary, grounded = self.results.questions, self.results.boundary, self.results.grounded
+        conditions: dict[str, Condition] = {
+            "no_documents": [(example, []) for example in questions],
+            "documents": [(example, example.documents) for example in questions],
+            "boundary": [(example, example.documents) for example in boundary],
+        }
+        for condition in ("gold", "gold_distractor", "distractor"):
+            conditions[condition] = [(example, self.documents[example.id][condition]) for example in grounded]
+        return conditions
+
+    def _losses(self, model: Any, texts: list[tuple[str, str]]) -> TextLosses:
+        config = self.config
+        wanted = [text for text, _ in texts]
+        scores = perplexity(model, self.renderer.tokenizer, wanted, config.max_length, config.batch_size)
+        sections = [section for _, section in texts]
+        return TextLosses([s.nll for s in scores], [s.num_tokens for s in scores], sections)
+
+    def measure_style_and_memory(self) -> None:
+        """From the answers alone. Too few source documents: no style."""
+        results, questions = self.results, self.results.questions
+        persona, groups = [example.answer for example in questions], clusters(questions)
+        voices = {"floor": persona, "ceiling": unrelated_answers(persona)}
+        voices |= {name: results.texts(*place, questions) for name, place in SYSTEMS.items()}
+        if len(set(groups)) >= MIN_CLUSTERS:
+            space, seed = StyleSpace.of(self.inputs.trained_answers), self.config.seed
+            results.style = {
+                name: style_distance(space, texts, persona, groups, seed) for name, texts in voices.items()
+            }
+        trained = TrainingText([chunk.text for chunk in self.inputs.trained_chunks])
+        for model in results.answers:
+            answers = zip(questions, results.texts(model, "no_documents", questions), strict=True)
+            results.copied[model] = {e.id: trained.longest_copy(text, e.question) for e, text in answers}
+
+
+def _release_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+main = stage_main(Config, run)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What an evaluation starts from: the questions, the chunks, and texts for the models to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from stages.core.errors import DataError
+from stages.core.jsonl import read_jsonl
+from stages.core.workspace import Workspace
+from stages.evaluation.answers import words
+from stages.generation.perplexity import unrelated_texts
+from stages.knowledge.book import split_book
+from stages.knowledge.records import Chunk, Example
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """questions, boundary: of the test split. trained_answers: of the training split, what the persona sounds like.
+
+    texts: text set (unrelated, book_heldout) -> pairs of a text and the section it stands in.
+    """
+
+    questions: list[Example]
+    boundary: list[Example]
+    trained_answers: list[str]
+    chunks: dict[str, Chunk]
+    trained_chunks: list[Chunk]
+    texts: dict[str, list[tuple[str, str]]]
+
+
+def read_inputs(workspace: Workspace, domain: str, held_out_share: float, limit: int = 0) -> Inputs:
+    """limit: the first so many questions, and boundary examples; 0: all.
+
+    Raises DataError where a file is missing or there is no test question.
+    """
+    folder = workspace.read(f"data/{domain}/rag")
+    train, test = ([Example.from_row(row) for row in read_jsonl(folder / f"{n}.jsonl")] for n in ("train", "test"))
+    questions = [example for example in test if example.kind != "boundary"]
+    if not questions:
+        raise DataError(f"{folder / 'test.jsonl'}: no question to evaluate ({len(test)} boundary examples)")
+    rows = read_jsonl(workspace.read(f"data/{domain}/chunks/chunks.jsonl"))
+    chunks = [Chunk.from_row(row) for row in rows]
+    trained, held_out = split_book(chunks, held_out_share)
+    texts = {"unrelated": [(text, str(number)) for number, text in enumerate(unrelated_texts())]}
+    if held_out:
+        texts["book_heldout"] = [(chunk.text, f"{chunk.document}/{chunk.section}") for chunk in held_out]
+    return Inputs(
+        questions[: limit or None],
+        [example for example in test if example.kind == "boundary"][: limit or None],
+        [example.answer for example in train if not example.abstains],
+        {chunk.id: chunk for chunk in chunks},
+        trained,
+        texts,
+    )
+
+
+def unrelated_answers(answers: Sequence[str]) -> list[str]:
+    """Unrelated text cut into one piece for each answer, as many words long as it is."""
+    stock = cycle(word for text in unrelated_texts() for word in words(text))
+    return [" ".join(islice(stock, max(1, len(words(answer))))) for answer in answers]

@@ -1,0 +1,74 @@
+"""Train, validation and test: whole groups, drawn by a hash that adding rows does not disturb.
+
+Rows that share an answer, a near-duplicate cluster or a source, or of which one quotes the other, form a group.
+A group's split depends on the seed and the group's key only: new rows never move old ones, unless they join two
+groups into one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+
+from stages.core.fingerprint import fingerprint
+from stages.knowledge.leaks import find_quotes
+from stages.knowledge.near_duplicates import Groups
+from stages.knowledge.records import QA
+from stages.knowledge.shingles import words
+
+SPLITS = ("train", "validation", "test")
+
+
+def group_rows(rows: Sequence[QA], threshold: float) -> dict[str, list[QA]]:
+    """Group id (the id of its first row) -> its rows. threshold: of quoting, see `leaks`."""
+    groups = Groups(row.id for row in rows)
+    firsts: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        for key in _keys(row):
+            groups.join(firsts.setdefault(key, row.id), row.id)
+    answers = [row.answer for row in rows]
+    for quote in find_quotes(answers, answers + [row.question for row in rows], threshold):
+        groups.join(rows[quote.answer].id, rows[quote.text % len(rows)].id)
+    by_id = {row.id: row for row in rows}
+    return {first: [by_id[member] for member in members] for first, members in groups.members().items()}
+
+
+def split_groups(
+    groups: Mapping[str, Sequence[QA]], pinned: Collection[str], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Row id -> split. Groups with a row in `pinned` are trained on; shares sum to 1."""
+    splits: dict[str, str] = {}
+    for members in groups.values():
+        in_train = any(row.id in pinned for row in members)
+        split = "train" if in_train else _draw(group_key(members), shares, seed)
+        splits.update(dict.fromkeys((row.id for row in members), split))
+    return splits
+
+
+def group_key(members: Sequence[QA]) -> str:
+    """What a group is known by: the smallest name of its sources, or hash of its answers where it has no source."""
+    sources = [f"source {row.kind} {row.source_document}" for row in members if row.source_document]
+    return min(sources or [f"answer {_answer_hash(row)}" for row in members])
+
+
+def splits_hash(splits: Mapping[str, str]) -> str:
+    """Hex SHA-256 of which row is in which split."""
+    return fingerprint(dict(splits))
+
+
+def _draw(key: str, shares: Mapping[str, float], seed: int) -> str:
+    point = int.from_bytes(hashlib.sha256(f"{seed}/split/{key}".encode()).digest()[:8]) / 2**64
+    for name in SPLITS[1:]:
+        if point < shares[name]:
+            return name
+        point -= shares[name]
+    return "train"
+
+
+def _keys(row: QA) -> list[tuple[str, ...]]:
+    keys: list[tuple[str, ...]] = [("answer", _answer_hash(row)), ("cluster", row.cluster or row.id)]
+    return [*keys, ("source", row.kind, row.source_document)] if row.source_document else keys
+
+
+def _answer_hash(row: QA) -> str:
+    return hashlib.sha256(" ".join(words(row.answer)).encode()).hexdigest()

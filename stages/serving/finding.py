@@ -1,0 +1,91 @@
+"""From a question to the documents that go into its prompt: search, then siblings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.core.schema import Embedder, Retrieval
+from stages.core.workspace import Workspace
+from stages.knowledge.records import IndexRecord
+from stages.retrieval.documents import Document, join_siblings
+
+SPARE = 4  # hits looked at for each that is wanted, as some repeat a text
+
+
+def numbers(document: Document) -> str:
+    """`30-32`, or `31` where the hit stands alone."""
+    first, last = document.records[0].number, document.records[-1].number
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def document_row(document: Document) -> dict[str, Any]:
+    """As a document stands in the JSON of an answer: where its hit comes from, and all of its text."""
+    hit = document.hit
+    return {
+        "id": hit.id,
+        "kind": hit.kind,
+        "document": hit.document,
+        "section": hit.section,
+        "number": hit.number,
+        "distance": document.distance,
+        "text": document.text,
+    }
+
+
+class DocumentFinder:
+    """Searches the index of one domain; embedder and index are loaded at the first question.
+
+    num_siblings: chunks of the same section before and after each hit.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        domain: str,
+        embedder: Embedder,
+        retrieval: Retrieval,
+        kinds: list[str],
+        top_k: int,
+        max_distance: float,
+        num_siblings: int,
+    ) -> None:
+        self.workspace, self.domain = workspace, domain
+        self.embedder, self.retrieval = embedder, retrieval
+        self.kinds, self.top_k, self.max_distance, self.num_siblings = kinds, top_k, max_distance, num_siblings
+        self._searcher: Any = None
+        self._encoder: Any = None
+
+    def load(self) -> None:
+        """Raises DataError where the index is missing, or was made with another embedder than the configured one."""
+        if self._searcher is not None:
+            return
+        from stages.retrieval.embedding import load_embedder
+        from stages.retrieval.index import Index
+        from stages.retrieval.search import Searcher
+
+        index = Index.load(self.workspace.read(f"data/{self.domain}/index"), self.embedder)
+        self._encoder = load_embedder(self.embedder)
+        self._searcher = Searcher(index, self.retrieval, self.workspace.cache("stores"))
+
+    @property
+    def num_records(self) -> int:
+        self.load()
+        return len(self._searcher.index.records)
+
+    def find(self, question: str) -> list[Document]:
+        """The nearest records within `max_distance`, with their siblings; [] where nothing is near.
+
+        Of records with the same text only the nearest counts: two questions often share an answer.
+        """
+        self.load()
+        vectors = self._encoder.encode_queries([question])
+        (hits,) = self._searcher.search(
+            vectors, [question], self.top_k * SPARE, kinds=self.kinds, max_distance=self.max_distance
+        )
+        distinct = {hit.record.text: hit for hit in reversed(hits)}  # the nearest is written last
+        nearest = [hit for hit in hits if distinct[hit.record.text] is hit]
+        return join_siblings(nearest[: self.top_k], self._siblings)
+
+    def _siblings(self, record: IndexRecord) -> list[IndexRecord]:
+        siblings: list[IndexRecord] = self._searcher.siblings(record, self.num_siblings, self.num_siblings)
+        return siblings

@@ -1,0 +1,225 @@
+"""The text that the tiny base is pre-trained on, made on the spot: no download, no text of anyone's but Python's.
+
+Five kinds of pieces, drawn by their shares:
+    chat        a conversation with documents in the system prompt, rendered as every stage renders it
+    plain       documents, then "Question: ... Answer: ..." pairs
+    story       the same facts told twice in other words
+    copy        a line of invented words, repeated
+    docstring   docstrings of the Python standard library
+All invented names are outside of what `stages.knowledge.invented_words` keeps for domains.
+
+Answers restate the question: a model of this size learns to look things up within minutes if its own words lead
+up to the value, and not at all if the answer is the bare value.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from stages.core.schema import Prompt
+from stages.knowledge.invented_words import invent_word
+from stages.knowledge.world import (
+    ATTRIBUTES,
+    KINDS,
+    Entity,
+    fact_clause,
+    invent_entity,
+    question_word,
+    restated_fact,
+)
+from stages.prompts.renderer import Renderer, Turn
+
+OPENINGS = ("{name} is {a_kind}.", "There is {a_kind} called {name}.", "Here is {full_name}.", "{name}, {a_kind}.")
+STATEMENTS = (
+    "The {attribute} of {full_name} is {value}.",
+    "The {attribute} of {name} is {value}.",
+    "As for {name}, its {attribute} is {value}.",
+    "{value} is the {attribute} of {name}.",
+    "{name} has {value} as {attribute}.",
+    "People say that the {attribute} of {name} is {value}.",
+    "For {name}, {value} is the {attribute}.",
+)
+CLAUSES = ("{clause}.", "People say that {clause}.", "As we know, {clause}.")
+CONTINUED = ("Its {attribute} is {value}.", "{value} is its {attribute}.")
+FILLERS = (
+    "Of its {other} we know little.",
+    "Nobody speaks of the {other}.",
+    "It has a long history.",
+    "Travellers come to see it.",
+    "In those days it was new.",
+)
+QUESTIONS = (
+    "{who} is the {attribute} of {full_name}?",
+    "{who} is the {attribute} of {name}?",
+    "Tell me the {attribute} of {full_name}.",
+    "What is the {attribute} of {full_name} called?",
+    "Do you know the {attribute} of {full_name}?",
+    "Name the {attribute} of {full_name}.",
+)
+INSTRUCTIONS = (
+    "Answer from the documents.",
+    "You are a helpful assistant. Use the documents.",
+    "You answer questions. Use these documents and nothing else.",
+    "You are a guide. Answer from what is written here: first the fact.",
+)
+DONT_KNOW = "I do not know the {attribute} of {full_name}."
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What pieces look like in one phase: shares of the kinds, and how many documents stand in a prompt."""
+
+    chat: float
+    plain: float
+    story: float
+    copy: float
+    docstring: float
+    max_documents: int
+
+
+def _prompt(instructions: str) -> Prompt:
+    return Prompt(
+        name="base",
+        with_documents=instructions + "\n\n{documents}",
+        without_documents=instructions,
+        documents="<documents>\n{documents}\n</documents>",
+        document="<document {number}>\n{text}\n</document>",
+        abstain="",
+    )
+
+
+def _fill(template: str, entity: Entity, attribute: str) -> str:
+    who = question_word(attribute)
+    clause = fact_clause(entity, attribute)
+    text = template.format(
+        name=entity.name,
+        a_kind=entity.kind_with_article,
+        full_name=entity.full_name,
+        attribute=attribute,
+        value=entity.facts[attribute],
+        clause=clause,
+        who=who,
+    )
+    return text[0].upper() + text[1:]
+
+
+def entities_for(random: Random, count: int) -> list[Entity]:
+    """Entities that mostly share their attributes, so that the attribute alone does not tell which value is meant."""
+    attributes = random.sample(ATTRIBUTES, 5)
+    return [invent_entity(random, KINDS, random.sample(attributes, random.randint(2, 4)), False) for _ in range(count)]
+
+
+def document(random: Random, entity: Entity, attributes: list[str]) -> str:
+    """A few sentences about one entity."""
+    sentences = [_fill(random.choice(OPENINGS), entity, attributes[0])] if random.random() < 0.9 else []
+    says_its = bool(sentences) and random.random() < 0.2
+    for attribute in attributes:
+        templates = CONTINUED if says_its else CLAUSES if random.random() < 0.4 else STATEMENTS
+        sentences.append(_fill(random.choice(templates), entity, attribute))
+        if random.random() < 0.2:
+            sentences.append(random.choice(FILLERS).format(other=random.choice(ATTRIBUTES)))
+    return " ".join(sentences)
+
+
+def documents_and_facts(random: Random, count: int) -> tuple[list[str], list[tuple[Entity, str]]]:
+    """`count` documents, some about the same entity, and the facts they hold, both shuffled."""
+    texts, facts = [], []
+    entities = entities_for(random, max(1, count - random.choice((0, 0, 1, 2))))
+    for number in range(count):
+        entity = entities[number % len(entities)]
+        attributes = random.sample(list(entity.facts), min(len(entity.facts), random.randint(2, 3)))
+        texts.append(document(random, entity, attributes))
+        facts += [(entity, attribute) for attribute in attributes]
+    random.shuffle(texts)
+    unique = list({(entity.name, attribute): (entity, attribute) for entity, attribute in facts}.values())
+    return texts, random.sample(unique, len(unique))
+
+
+def question(random: Random, entity: Entity, attribute: str) -> str:
+    return _fill(random.choice(QUESTIONS), entity, attribute)
+
+
+class Corpus:
+    """Draws pieces of text; the tokenizer is needed for chat pieces only."""
+
+    def __init__(self, tokenizer: Any = None) -> None:
+        self.renderers = [Renderer(_prompt(text), tokenizer) for text in INSTRUCTIONS]
+        self.docstrings = standard_library_docstrings()
+
+    def pieces(self, random: Random, mix: Mix) -> Iterator[str]:
+        """Endless; each piece ends with the end token."""
+        kinds = {
+            self.chat: mix.chat,
+            self.plain: mix.plain,
+            self.story: mix.story,
+            self.copy: mix.copy,
+            self.docstring: mix.docstring,
+        }
+        while True:
+            (draw,) = random.choices(list(kinds), list(kinds.values()))
+            yield draw(random, mix.max_documents)
+
+    def chat(self, random: Random, max_documents: int) -> str:
+        renderer = random.choice(self.renderers)
+        texts, facts = documents_and_facts(random, random.randint(1, max_documents))
+        if random.random() < 0.04:  # without documents there is nothing to answer from
+            texts = []
+        turns = [
+            Turn(question(random, entity, attribute), self._answer(entity, attribute, bool(texts)))
+            for entity, attribute in facts[: random.randint(4, 7) if texts else 1]
+        ]
+        messages = renderer.messages(turns[-1].question, texts, turns[:-1])
+        return renderer.prompt_text(messages) + turns[-1].answer + "<|end|>"
+
+    @staticmethod
+    def _answer(entity: Entity, attribute: str, known: bool) -> str:
+        if known:
+            return restated_fact(entity, attribute)
+        return DONT_KNOW.format(attribute=attribute, full_name=entity.full_name)
+
+    def plain(self, random: Random, max_documents: int) -> str:
+        texts, facts = documents_and_facts(random, random.randint(1, min(3, max_documents)))
+        pairs = [
+            f"Question: {question(random, entity, attribute)}\nAnswer: {restated_fact(entity, attribute)}"
+            for entity, attribute in facts[: random.randint(4, 8)]
+        ]
+        return "<|bos|>" + "\n".join(texts + pairs) + "<|end|>"
+
+    def story(self, random: Random, max_documents: int) -> str:
+        entities = entities_for(random, random.choice((1, 2)))
+        texts = [document(random, entity, list(entity.facts)) for entity in entities + entities]
+        return "<|bos|>" + "\n".join(texts) + "<|end|>"
+
+    def copy(self, random: Random, max_documents: int) -> str:
+        line = " ".join(invent_word(random, False) for _ in range(random.randint(3, 12)))
+        return "<|bos|>" + "\n".join([line] * random.randint(2, 4)) + "<|end|>"
+
+    def docstring(self, random: Random, max_documents: int) -> str:
+        text = random.choice(self.docstrings)
+        start = random.randrange(max(1, len(text) - 600))
+        return "<|bos|>" + text[start : start + 700] + "<|end|>"
+
+
+def standard_library_docstrings(min_chars: int = 80) -> list[str]:
+    """Docstrings of this Python's standard library, read without importing anything; sorted by file."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skipped = re.compile(r"site-packages|(^|/)tests?/|idlelib|lib2to3|pydoc_data|encodings|ensurepip|turtledemo")
+    found: list[str] = []
+    for path in sorted(root.rglob("*.py")):
+        if skipped.search(path.relative_to(root).as_posix()):
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):  # some files of the library are broken on purpose
+            continue
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        texts = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+        found += [text for text in texts if text and len(text) >= min_chars]
+    return found

@@ -1,0 +1,213 @@
+"""Supervised training of a LoRA adapter on tokenised rows: one harness for plain text and for completions.
+
+    rows = [TokenRow("qa-0017", input_ids=[5, 7, 9, 2], num_trained=2)]   # loss on the last two tokens
+    with train_lora(model, tokenizer, rows, eval_rows, config.lora, config.training, ...) as trained:
+        trained.save(folder)
+
+The best adapter by evaluation loss wins; training stops when it has not improved for `patience` epochs. Killed at any
+moment and started again, it ends with the same bytes as if never killed: what a checkpoint holds is exact, and a
+half-written one is not taken.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core import schema
+from stages.core.errors import ConfigError, DataError
+from stages.core.fingerprint import fingerprint
+from stages.core.seeding import seed_everything
+from stages.training import checkpoints, lora
+from stages.training.curves import CurveRow, evaluation_steps
+
+if TYPE_CHECKING:
+    from stages.training.trainer import Progress
+
+HARNESS_VERSION = 1  # raise it when the same inputs start to train differently: older checkpoints are then not taken
+BYTES_PER_WEIGHT = 12  # of a checkpoint: the weight and Adam's two moments, float32
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """Token ids; the loss falls on the last `num_trained` of them (the first token of a row is never predicted)."""
+
+    id: str
+    input_ids: list[int]
+    num_trained: int
+
+    @property
+    def labels(self) -> list[int]:
+        num_masked = len(self.input_ids) - self.num_trained
+        return [IGNORED] * num_masked + self.input_ids[num_masked:]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training. `model` holds the best adapter; figures depend on config and inputs alone, times do not."""
+
+    model: Any
+    curve: list[CurveRow]
+    checkpoint: Path
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Writes the adapter in PEFT's format, the same bytes every time."""
+        lora.copy_adapter(self.checkpoint, folder)
+
+
+def check_rows(rows: Sequence[TokenRow], max_length: int, what: str) -> None:
+    """Raises DataError where there are no rows, a row is too long, or a row has nothing to train on."""
+    if not rows:
+        raise DataError(f"there are no {what} rows: nothing to train or to evaluate on")
+    for row in rows:
+        if len(row.input_ids) > max_length:
+            raise DataError(f"{what} row {row.id}: {len(row.input_ids)} tokens, max_length is {max_length}")
+        if min(row.num_trained, len(row.input_ids) - 1) < 1:
+            raise DataError(f"{what} row {row.id}: every label is masked, so there is nothing to learn from it")
+
+
+@contextmanager
+def train_lora(
+    model: Any,
+    tokenizer: Any,
+    train_rows: Sequence[TokenRow],
+    eval_rows: Sequence[TokenRow],
+    lora_config: schema.Lora,
+    training: schema.Training,
+    *,
+    seed: int,
+    base_sha256: str,
+    checkpoint_root: Path,
+) -> Iterator[Trained]:
+    """Puts an adapter on `model` and trains it; the checkpoints go when the block succeeds.
+
+    base_sha256: of the weights in `model`. checkpoint_root: the folder of this stage and domain.
+    Raises DataError for unusable rows, a NaN loss, a full disk, or another process at the same training.
+    """
+    check_rows(train_rows, training.max_length, "training")
+    check_rows(eval_rows, training.max_length, "evaluation")
+    set_threads(training.num_threads)
+    seed_everything(seed)
+    model = lora.attach_lora(model, lora_config)
+    key = fingerprint(
+        *(HARNESS_VERSION, lora_config, training, seed, base_sha256, model.device.type, lora.versions()),
+        *([asdict(row) for row in rows] for rows in (train_rows, eval_rows)),
+    )
+    folder = checkpoint_root / key[:32]
+    with checkpoints.locked(folder):
+        progress = _train(model, tokenizer, train_rows, eval_rows, training, seed, folder)
+        best = checkpoints.checkpoint_path(folder, progress.best_step)
+        lora.load_weights(model, best)
+        yield Trained(model.eval(), progress.rows, best, _figures(model, progress))
+    checkpoints.discard(folder)
+
+
+def _figures(model: Any, progress: Progress) -> dict[str, float]:
+    return {
+        "best_eval_loss": progress.best_loss,
+        "best_epoch": progress.best_row.epoch,
+        "num_epochs_run": progress.rows[-1].epoch,
+        "num_steps": progress.rows[-1].step,
+        "num_train_tokens": progress.num_tokens,
+        "num_trainable_parameters": lora.num_trainable(model),
+    }
+
+
+def set_threads(num_threads: int) -> None:
+    """Applies the config's number of torch threads; 0 leaves torch's own choice."""
+    import torch
+
+    if num_threads:
+        torch.set_num_threads(num_threads)
+
+
+def _train(
+    model: Any,
+    tokenizer: Any,
+    train_rows: Sequence[TokenRow],
+    eval_rows: Sequence[TokenRow],
+    training: schema.Training,
+    seed: int,
+    folder: Path,
+) -> Progress:
+    from transformers import PrinterCallback
+
+    from stages.training.trainer import Bar, Course, LoraTrainer, Progress
+
+    found = checkpoints.latest_complete(folder)
+    step, progress = (found[0], Progress.from_dict(found[1])) if found else (0, Progress())
+    if progress.finished:
+        return progress
+    num_steps_per_epoch = ceil(ceil(len(train_rows) / training.batch_size) / training.accumulation)
+    course = Course(
+        folder,
+        progress,
+        evaluation_steps(num_steps_per_epoch, training.num_epochs, training.checkpoint_every_epochs),
+        patience=ceil(training.patience / training.checkpoint_every_epochs),
+        checkpoint_bytes=BYTES_PER_WEIGHT * lora.num_trainable(model),
+    )
+    trainer = LoraTrainer(
+        model=model,
+        args=_arguments(training, seed, folder),
+        train_dataset=_dataset(train_rows),
+        eval_dataset=_dataset(sorted(eval_rows, key=lambda row: len(row.input_ids))),  # the least padding
+        processing_class=tokenizer,
+        callbacks=[course],
+    )
+    course.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    if sys.stderr.isatty():
+        trainer.add_callback(Bar())
+    checkpoints.require_space(folder, course.checkpoint_bytes)
+    trainer.train(resume_from_checkpoint=str(checkpoints.checkpoint_path(folder, step)) if step else None)
+    return progress
+
+
+def _dataset(rows: Sequence[TokenRow]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
+
+
+def _arguments(training: schema.Training, seed: int, folder: Path) -> Any:
+    """trl's configuration. Evaluating, saving and stopping are Course's: the trainer's own strategies are off."""
+    import torch
+    from transformers import SchedulerType
+    from trl import SFTConfig
+
+    if training.scheduler not in list(SchedulerType):
+        raise ConfigError(f"training.scheduler: {training.scheduler!r} is not one of {', '.join(SchedulerType)}")
+    on_cpu = not torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(folder),
+        seed=seed,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=training.warmup_steps,
+        num_train_epochs=training.num_epochs,
+        per_device_train_batch_size=training.batch_size,
+        per_device_eval_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation,
+        max_length=training.max_length,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=training.bf16,  # trl's default is True, on CPU too
+        activation_checkpointing=training.activation_checkpointing,  # trl's default is True
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokenised, cut and labelled
+        eval_strategy="no",
+        save_strategy="no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would hide a NaN loss
+        disable_tqdm=True,  # Bar instead
+        report_to="none",
+    )

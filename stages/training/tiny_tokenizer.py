@@ -1,0 +1,54 @@
+"""The tokenizer of the tiny base: byte-level BPE with a chat template, trained on the spot.
+
+    <|bos|><|system|>
+    ...<|end|>
+    <|user|>
+    ...<|end|>
+    <|assistant|>
+    ...<|end|>
+
+The end token stands inside the generation block: a tuned model has to learn when to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+END, ASSISTANT = "<|end|>", "<|assistant|>"
+SPECIAL_TOKENS = ["<|pad|>", "<|bos|>", END, "<|system|>", "<|user|>", ASSISTANT]
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}<|assistant|>\n"
+    "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}{{ '\n' }}"
+    "{% else %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, max_positions: int) -> Any:
+    """A PreTrainedTokenizerFast of exactly `vocabulary` tokens where the texts give that many merges."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|bos|>",  # noqa: S106  # not a password
+        eos_token=END,
+        pad_token="<|pad|>",  # noqa: S106
+        additional_special_tokens=SPECIAL_TOKENS[3:],
+        model_max_length=max_positions,
+        padding_side="right",
+        chat_template=CHAT_TEMPLATE,
+    )

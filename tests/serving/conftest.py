@@ -1,0 +1,161 @@
+"""A workspace with a random Llama of a few thousand weights, a LoRA on it, and an index of nine records."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.core.fingerprint import sha256_files
+from stages.core.schema import Embedder, Model, Prompt, Retrieval
+from stages.core.workspace import Workspace
+from stages.knowledge.records import IndexRecord
+from stages.prompts.renderer import Renderer
+from stages.serving.answering import Answerer, Config
+from stages.serving.finding import DocumentFinder
+
+MODEL = Model(name="random", kind="build", max_context_tokens=512)
+PROMPT = Prompt(
+    name="test",
+    with_documents="Answer from these.\n{documents}",
+    without_documents="Answer.",
+    documents="<documents>\n{documents}\n</documents>",
+    document="<document {number}>\n{text}\n</document>",
+    abstain="Unknown.",
+)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def chunk(number: int, section: str = "Chapter 1", kind: str = "book") -> IndexRecord:
+    """Chunk `number` of the book: its question is about its number."""
+    return IndexRecord(f"{kind}-{number}", kind, kind, section, number, [f"About {number}?"], f"Text {number}.")
+
+
+RECORDS = [
+    *(chunk(number, "Chapter 1" if number <= 4 else "Chapter 2") for number in range(1, 7)),
+    *(IndexRecord(f"qa-{n}", "qa", f"qa-{n}", "", 0, ["Who asks?"], "Nobody asks.") for n in (1, 2, 3)),
+]
+
+
+class NumberEncoder:
+    """Embeds `About N?` as the unit vector N, and everything else as the last one."""
+
+    fingerprint = "numbers"
+
+    def encode_queries(self, texts: list[str]) -> np.ndarray:
+        places = [int(text.split()[1].rstrip("?")) if text.startswith("About") else 0 for text in texts]
+        return np.eye(8, dtype=np.float32)[places]
+
+
+class Loaded(DocumentFinder):
+    """A finder over RECORDS with the fake encoder."""
+
+    def load(self) -> None:
+        from stages.retrieval.index import Index
+        from stages.retrieval.search import Searcher
+
+        if self._searcher is None:
+            vectors = NumberEncoder().encode_queries([record.questions[0] for record in RECORDS])
+            index = Index(RECORDS, vectors, np.arange(len(RECORDS), dtype=np.int32), vectors[:1], {})
+            self._searcher = Searcher(index, self.retrieval, self.workspace.cache("stores"))
+            self._encoder = NumberEncoder()
+
+
+def _save_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+
+def _save_model(folder: Path, seed: int) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=260,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.5,  # far apart logits: what it writes does not hang on rounding
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    _save_tokenizer(folder)
+
+
+def _save_lora(folder: Path, base: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    config = LoraConfig(r=2, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(folder)
+    renderer = Renderer(PROMPT, AutoTokenizer.from_pretrained(base))
+    (folder / "adapter.json").write_text(json.dumps({"base_sha256": "", "prompt_hash": renderer.hash}))
+
+
+@pytest.fixture(scope="session")
+def built_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder models/ as the pipeline leaves it; not to be changed."""
+    root = tmp_path_factory.mktemp("built")
+    base, merged = root / "models" / "base" / "random", root / "models" / "world" / "book_merged"
+    _save_model(base, seed=1)
+    _save_model(merged, seed=2)
+    files = sha256_files(base)
+    manifest = {"name": "random", "kind": "build", "path": ".", "revision": "", "files": files}
+    (base / "manifest.json").write_text(json.dumps(manifest))
+    _save_lora(root / "models" / "world" / "rag_lora", merged)
+    return root
+
+
+@pytest.fixture
+def workspace(built_models: Path, tmp_path: Path) -> Workspace:
+    """Own outputs and caches over copies of the built models."""
+    shutil.copytree(built_models / "models", tmp_path / "models")
+    return Workspace(tmp_path, tmp_path)
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config(
+        domain="world",
+        model=MODEL,
+        embedder=Embedder(name="numbers", package="none", dimension=8, max_tokens=8),
+        prompt=replace(PROMPT),
+        retrieval=Retrieval(store="faiss"),
+        kinds=["qa", "book"],
+        top_k=2,
+        max_distance=0.5,
+        num_siblings=1,
+        max_new_tokens=8,
+    )
+
+
+@pytest.fixture
+def answerer(config: Config, workspace: Workspace) -> Answerer:
+    finder = Loaded(workspace, "world", config.embedder, config.retrieval, config.kinds, 2, 0.5, 1)
+    return Answerer(config, workspace, finder)

@@ -44,9 +44,9 @@ class Config:
     """Mirrors conf/evaluate/default.yaml."""
 
     domain: str = MISSING
-    model: Model = field(default_factory=Model)
-    embedder: Embedder = field(default_factory=Embedder)
-    prompt: Prompt = field(default_factory=Prompt)
+    model: Model = MISSING
+    embedder: Embedder = MISSING
+    prompt: Prompt = MISSING
     seed: int = MISSING
     kinds: list[str] = field(default_factory=list)
     held_out_share: float = MISSING

@@ -42,7 +42,7 @@ DECIMALS = 6  # of reported shares and moments
 class Config:
     """Mirrors conf/load_pairs."""
 
-    task: RegressionTask = field(default_factory=RegressionTask)
+    task: RegressionTask = MISSING
     seed: int = MISSING
     split: dict[str, float] = field(default_factory=dict)  # shares of the pairs
     max_pairs: dict[str, int] = field(default_factory=dict)  # of each part, in each split; 0: all

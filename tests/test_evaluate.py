@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from stages.core.atomic import write_json, write_text
-from stages.core.errors import DataError
+from stages.core.config import parse_section
+from stages.core.errors import ConfigError, DataError
 from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import write_jsonl
 from stages.core.schema import Embedder, Model, Prompt
@@ -288,5 +289,5 @@ def test_a_test_set_of_boundary_examples_only_is_an_error(made: Path, tmp_path: 
 
 @pytest.mark.parametrize(("key", "value"), [("limit", -1), ("max_new_tokens", 0), ("num_resamples", 10)])
 def test_values_out_of_range_are_refused(key: str, value: int) -> None:
-    with pytest.raises(ValueError, match=key):
-        replace(CONFIG, **{key: value})
+    with pytest.raises(ConfigError, match=key):
+        parse_section(Config, {**asdict(CONFIG), key: value}, "evaluate")

@@ -1,8 +1,8 @@
 """What should stand for a record in the index? The same questions against three ways of embedding it.
 
     questions   the questions that it answers, one vector each (what build_index does)
-    text        its questions and its text as one passage
-    answers     its text alone, what goes into the prompt
+    text        its text alone, what goes into the prompt
+    answers     its questions and the text that answers them, as one passage
 
 The variant that the index was built with is taken from it; the others are embedded here, and cached.
 """

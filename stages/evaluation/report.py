@@ -9,7 +9,7 @@ from typing import Any
 from stages.evaluation import rankings
 from stages.evaluation.ablation import VARIANTS
 from stages.evaluation.grounding import CONDITIONS
-from stages.evaluation.intervals import Difference, Estimate
+from stages.evaluation.intervals import Estimate
 from stages.evaluation.markdown import difference, estimate, inline, table
 from stages.evaluation.results import ANSWER_METRICS, COMPARISONS, MODELS, SYSTEMS, Results, Tree, clusters
 from stages.knowledge.records import Example
@@ -24,12 +24,13 @@ LABELS = {
     "tuned": "tuned",
     "tuned_docs": "tuned + documents",
 }
-HEADERS = {"exact_match": "exact match", "token_f1": "token F1", "loss": "loss (nats/token)", "mrr": "MRR"}
+HEADERS = {"exact_match": "exact match", "token_f1": "token F1", "loss": "loss (nats/token)", "mrr": "MRR", "ndcg_at_10": "nDCG@10"}
 SAYS = {
     "tuned_docs_vs_base_docs": "Exact match, tuned + documents less base + documents",
     "tuned_docs_vs_book_docs": "Exact match, tuned + documents less book + documents",
     "tuned_docs_vs_tuned": "Exact match, tuned + documents less tuned",
-    "retrieval_questions_vs_text": "Recall at 2, embedding questions less embedding text",
+    "retrieval_questions_vs_text": "Recall at 2, questions less text",
+    "retrieval_questions_vs_answers": "Recall at 2, questions less answers",
 }
 
 
@@ -109,15 +110,17 @@ class Report:
             return "## Retrieval\n\nNot measured: no test question names the chunks that hold its answer (n = 0)."
         found = self.tree["retrieval"]
         rows = [[variant, *(estimate(found[variant][m]) for m in rankings.METRICS)] for variant in VARIANTS]
-        compared: Difference = self.tree["compare"]["retrieval_questions_vs_text"]
-        with_evidence = [e for e in self.results.questions if set(e.evidence) & set(e.document_ids)]
+        compared = {name: self.tree["compare"][name] for name in SAYS if name.startswith("retrieval_")}
+        prompted = sum(bool(set(e.evidence) & set(e.document_ids)) for e in self.results.questions)
         return "\n\n".join(
             [
                 "## Retrieval: what to embed",
-                f"n = {compared.n}. A question counts as answered by any chunk of its evidence.",
+                f"{found['questions']['mrr'].n} held-out questions against every chunk. *questions*: what a chunk "
+                "answers, one vector a question; *text*: its text; *answers*: questions and text in one. Any chunk of "
+                "the evidence counts as found.",
                 table(["embedded", *(_header(metric) for metric in rankings.METRICS)], rows),
-                f"- {SAYS['retrieval_questions_vs_text']}: {difference(compared)}\n"
-                f"- Evidence stood in the prompts of {len(with_evidence)} of {len(self.results.questions)} questions.",
+                "\n".join(f"- {SAYS[name]}: {difference(number)}" for name, number in compared.items())
+                + f"\n- Evidence stood in the prompts of {prompted} of {len(self.results.questions)} questions.",
                 self._figure("retrieval"),
             ]
         )

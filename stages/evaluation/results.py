@@ -30,6 +30,7 @@ SYSTEMS = {
 }
 GROUNDING = {"gold": "gold", "gold_distractor": "gold_distractor", "distractor": "distractor", "none": "no_documents"}
 COMPARISONS = (("tuned_docs", "base_docs"), ("tuned_docs", "book_docs"), ("tuned_docs", "tuned"))
+RANKED_PAIRS = (("questions", "text"), ("questions", "answers"))
 ANSWER_METRICS = (*answer_metrics.METRICS, "loss")
 
 Tree = dict[str, Any]  # of Estimate and Difference
@@ -99,7 +100,7 @@ class Summary:
             tree["grounding"] = {model: self._grounding(model) for model in MODELS}
         if ranked := self.ranked():
             tree["retrieval"] = {variant: self._retrieval(variant, ranked) for variant in VARIANTS}
-            tree["compare"]["retrieval_questions_vs_text"] = self._compare_retrieval(ranked)
+            tree["compare"] |= {f"retrieval_{a}_vs_{b}": self._compare_retrieval(a, b, ranked) for a, b in RANKED_PAIRS}
         return tree
 
     def ranked(self) -> list[Example]:
@@ -135,8 +136,8 @@ class Summary:
         found = self.results.rankings[variant]
         return [rankings.scores(found[e.id], set(e.evidence))[metric] for e in ranked]
 
-    def _compare_retrieval(self, ranked: Sequence[Example], metric: str = "recall_at_2") -> Difference:
-        ours, theirs = (self._retrieval_scores(variant, ranked, metric) for variant in ("questions", "text"))
+    def _compare_retrieval(self, a: str, b: str, ranked: Sequence[Example], metric: str = "recall_at_2") -> Difference:
+        ours, theirs = (self._retrieval_scores(variant, ranked, metric) for variant in (a, b))
         return paired_difference(ours, theirs, clusters(ranked), self.seed, self.num_resamples)
 
     def _copied(self, model: str) -> Estimate:

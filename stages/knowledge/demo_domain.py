@@ -22,7 +22,7 @@ from stages.knowledge.world import ATTRIBUTES, KINDS, Entity, invent_value
 FACTS_PER_ENTITY = 4
 NUM_CHAPTERS = 20
 CHUNKS_PER_ARTICLE = 5
-CONTINUED_SHARE = 0.13  # where a second chunk about an entity may follow; about a tenth of all chunks
+CONTINUED_SHARE = 0.15  # where a second chunk about an entity may follow; about a tenth of all chunks
 
 Row = dict[str, Any]
 
@@ -107,7 +107,8 @@ def tell_articles(world: DemoWorld, num_chunks: int) -> list[Telling]:
         turn = random.choice((2, 3))
         for position in range(min(CHUNKS_PER_ARTICLE, num_chunks - len(tellings))):
             entity = pair[position >= turn]
-            continued = position not in (0, turn) and random.random() < CONTINUED_SHARE
+            may_go_on = position not in (0, turn) and not tellings[-1].predecessor
+            continued = may_go_on and random.random() < CONTINUED_SHARE
             tellings.append(_tell(world, random, "article", section, entity, tellings, continued))
     return tellings
 
@@ -137,7 +138,7 @@ def _tell(
     order = random.sample(list(entity.facts), len(entity.facts))
     just_told = before[-1].attributes if continued else []
     order.sort(key=lambda attribute: (attribute in just_told, world.num_told[entity.name, attribute]))
-    attributes = order[: 2 if continued else random.choice((2, 3))]
+    attributes = order[: 2 if continued else random.choice((2, 2, 3))]
     if not continued:
         world.num_told.update((entity.name, attribute) for attribute in attributes)
     text = voice.telling(random, entity, attributes, kind, continued)

@@ -53,7 +53,7 @@ def read_text(path: Path) -> str:
     """The file's text without a byte order mark. Raises DataError naming the first byte that is not UTF-8."""
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(

@@ -64,7 +64,7 @@ class Renderer:
     def __init__(self, prompt: Prompt, tokenizer: Any = None) -> None:
         self.prompt = prompt
         self.tokenizer = tokenizer
-        special = sorted(_special_tokens(tokenizer), key=len, reverse=True)
+        special = sorted(_special_tokens(tokenizer), key=lambda token: (-len(token), token))
         self._special = re.compile("|".join(re.escape(token) for token in special)) if special else None
         chat_template = getattr(tokenizer, "chat_template", None)
         if tokenizer is not None and not chat_template:

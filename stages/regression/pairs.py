@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Self
 
 from stages.core.errors import DataError
@@ -59,6 +60,7 @@ class Pair:
         return first, second
 
 
+@lru_cache(maxsize=65536)  # a text stands in many pairs
 def text_key(text: str) -> str:
     """A short hash of a text, blind to case and white space."""
     return hashlib.sha256(plain(text).casefold().encode()).hexdigest()[:16]

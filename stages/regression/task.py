@@ -143,7 +143,7 @@ class RegressionTask:
     decimals: int = MISSING
     unit: str = ""
     rationale_field: str = ""  # key of a rationale after the number; "": none
-    prompt: PairPrompt = field(default_factory=PairPrompt)
+    prompt: PairPrompt = MISSING
     source: str = MISSING  # sql | files
     sql: SqlSource = field(default_factory=SqlSource)
     files: FileSource = field(default_factory=FileSource)

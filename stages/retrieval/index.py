@@ -145,15 +145,15 @@ def texts_of(record: IndexRecord, embed: str = "questions", without_questions: s
     """The texts that stand for a record in the index, one vector each, without repetitions; [] where there are none.
 
     embed: `questions` (each on its own; a record without any follows `without_questions`: its text, or nothing),
-    `text` (questions and text in one), `answers` (the text only).
+    `text` (the text only), `answers` (the questions and what answers them, in one).
     """
     one_of(embed, EMBED_MODES, "embed")
     one_of(without_questions, WITHOUT_QUESTIONS, "without_questions")
     questions = list(dict.fromkeys(q for question in record.questions if (q := question.strip())))
     text = record.text.strip()
-    if embed == "text":
+    if embed == "answers":
         texts = ["\n".join([*questions, text])]
-    elif embed == "answers" or (not questions and without_questions == "text"):
+    elif embed == "text" or (not questions and without_questions == "text"):
         texts = [text]
     else:
         texts = questions

@@ -8,6 +8,7 @@ none          nothing is near enough
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -139,8 +140,8 @@ def _distractors(
     found: list[list[Document]] = [[] for _ in queries]
     hits = _search(searcher, asked, known, SPARE * max(wanted, default=0) or 1, choice, None)
     for number, query, forbidden, near in zip(numbers, asked, known, hits, strict=True):
-        telling = _telling_words(query, gold[number])
-        documents = (_with_following(searcher, [hit], forbidden, choice)[0] for hit in near)
+        documents = [_with_following(searcher, [hit], forbidden, choice)[0] for hit in near]
+        telling = _telling_words(query, gold[number], documents)
         for document in documents:
             fresh = not {r for other in found[number] for r in other.ids} & set(document.ids)
             if len(found[number]) < wanted[number] and fresh and not (telling and telling <= set(words(document.text))):
@@ -148,10 +149,12 @@ def _distractors(
     return found
 
 
-def _telling_words(query: Query, gold: Sequence[Document]) -> set[str]:
-    """The words of the answer that come from the right documents and not from the question."""
+def _telling_words(query: Query, gold: Sequence[Document], others: Sequence[Document]) -> set[str]:
+    """The answer's words that come from the right documents: not in the question, nor in most documents around."""
     told = {word for document in gold for word in words(document.text)}
-    return set(words(query.answer)) & told - set(words(query.question))
+    counts = Counter(word for document in others for word in set(words(document.text)))
+    common = {word for word, count in counts.items() if 2 * count > len(others)}
+    return set(words(query.answer)) & told - set(words(query.question)) - common
 
 
 def _arrange(query: Query, gold: list[Document], wrong: list[Document], num_quoting: int, choice: Choice) -> Chosen:

@@ -116,8 +116,10 @@ class Chat:
             with self.console.status("searching"):
                 request = self.answerer.prepare(question, self.model, self.use_documents, self.history)
             for piece in self.answerer.stream(request):
-                pieces.append(piece)
-                self.console.print(Text(printable(piece)), end="", soft_wrap=True)
+                shown = piece if pieces else piece.lstrip()  # an answer begins with a word
+                if shown:
+                    pieces.append(shown)
+                    self.console.print(Text(printable(shown)), end="", soft_wrap=True)
             self.console.print()
         except KeyboardInterrupt:
             if not self.interactive:

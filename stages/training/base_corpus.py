@@ -17,14 +17,15 @@ from __future__ import annotations
 import ast
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from stages.core.errors import ConfigError
 from stages.core.schema import Prompt
-from stages.knowledge.invented_words import invent_word
+from stages.knowledge.invented_words import SYLLABLES, invent_word
 from stages.knowledge.world import (
     ATTRIBUTES,
     KINDS,
@@ -69,19 +70,18 @@ INSTRUCTIONS = (
     "You answer questions. Use these documents and nothing else.",
     "You are a guide. Answer from what is written here: first the fact.",
 )
+WITHOUT_DOCUMENTS_SHARE = 0.04
+# Names in documents are drawn at random: there is little to learn from predicting them.
+WEIGHTS = {"chat": 0.1, "plain": 0.4, "story": 0.4, "copy": 0.4, "docstring": 0.4}
 DONT_KNOW = "I do not know the {attribute} of {full_name}."
 
 
 @dataclass(frozen=True)
-class Mix:
-    """What pieces look like in one phase: shares of the kinds, and how many documents stand in a prompt."""
+class Piece:
+    """A text of its own; `weight` is the loss weight of all that is not an assistant's answer."""
 
-    chat: float
-    plain: float
-    story: float
-    copy: float
-    docstring: float
-    max_documents: int
+    text: str
+    weight: float
 
 
 def _prompt(instructions: str) -> Prompt:
@@ -118,8 +118,8 @@ def entities_for(random: Random, count: int) -> list[Entity]:
 
 def document(random: Random, entity: Entity, attributes: list[str]) -> str:
     """A few sentences about one entity."""
-    sentences = [_fill(random.choice(OPENINGS), entity, attributes[0])] if random.random() < 0.9 else []
-    says_its = bool(sentences) and random.random() < 0.2
+    sentences = [_fill(random.choice(OPENINGS), entity, attributes[0])]
+    says_its = random.random() < 0.2
     for attribute in attributes:
         templates = CONTINUED if says_its else CLAUSES if random.random() < 0.4 else STATEMENTS
         sentences.append(_fill(random.choice(templates), entity, attribute))
@@ -153,27 +153,30 @@ class Corpus:
         self.renderers = [Renderer(_prompt(text), tokenizer) for text in INSTRUCTIONS]
         self.docstrings = standard_library_docstrings()
 
-    def pieces(self, random: Random, mix: Mix) -> Iterator[str]:
-        """Endless; each piece ends with the end token."""
+    def pieces(self, random: Random, shares: Mapping[str, float], max_documents: int) -> Iterator[Piece]:
+        """Endless; kinds by their shares; each piece ends with the end token."""
         kinds = {
-            self.chat: mix.chat,
-            self.plain: mix.plain,
-            self.story: mix.story,
-            self.copy: mix.copy,
-            self.docstring: mix.docstring,
+            "chat": self.chat,
+            "plain": self.plain,
+            "story": self.story,
+            "copy": self.copy,
+            "docstring": self.docstring,
         }
+        if unknown := set(shares) - set(kinds):
+            raise ConfigError(f"base_model.recipe.phases: no such pieces {sorted(unknown)}; there are {sorted(kinds)}")
         while True:
-            (draw,) = random.choices(list(kinds), list(kinds.values()))
-            yield draw(random, mix.max_documents)
+            (kind,) = random.choices(list(shares), list(shares.values()))
+            yield Piece(kinds[kind](random, max_documents), WEIGHTS[kind])
 
     def chat(self, random: Random, max_documents: int) -> str:
+        """A conversation about documents in the system message."""
         renderer = random.choice(self.renderers)
         texts, facts = documents_and_facts(random, random.randint(1, max_documents))
-        if random.random() < 0.04:  # without documents there is nothing to answer from
-            texts = []
+        if random.random() < WITHOUT_DOCUMENTS_SHARE:
+            texts, facts = [], facts[:1]
         turns = [
             Turn(question(random, entity, attribute), self._answer(entity, attribute, bool(texts)))
-            for entity, attribute in facts[: random.randint(4, 7) if texts else 1]
+            for entity, attribute in facts[: random.randint(4, 7)]
         ]
         messages = renderer.messages(turns[-1].question, texts, turns[:-1])
         return renderer.prompt_text(messages) + turns[-1].answer + "<|end|>"
@@ -205,6 +208,13 @@ class Corpus:
         text = random.choice(self.docstrings)
         start = random.randrange(max(1, len(text) - 600))
         return "<|bos|>" + text[start : start + 700] + "<|end|>"
+
+
+def syllable_texts(repetitions: int = 4000) -> Iterator[str]:
+    """Syllables alone, so often that a BPE learns them before anything else: invented words become two tokens."""
+    for syllable in SYLLABLES:
+        yield f" {syllable.capitalize()}" * repetitions
+        yield f"\n{syllable}" * repetitions
 
 
 def standard_library_docstrings(min_chars: int = 80) -> list[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def train_lora(
     model = lora.attach_lora(model, lora_config)
     key = fingerprint(
         *(HARNESS_VERSION, lora_config, training, seed, base_sha256, model.device.type, lora.versions()),
-        *([asdict(row) for row in rows] for rows in (train_rows, eval_rows)),
+        *([[row.id, row.num_trained, row.input_ids] for row in rows] for rows in (train_rows, eval_rows)),
     )
     folder = checkpoint_root / key[:32]
     with checkpoints.locked(folder):

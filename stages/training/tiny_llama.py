@@ -18,20 +18,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
+from stages.training.recipe import Shape
+
 NORM_EPSILON = 1e-6
 ROPE_THETA = 10000.0
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a model with tied embeddings and as many key-value heads as heads."""
-
-    vocabulary: int
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    max_positions: int
 
 
 @dataclass
@@ -69,7 +59,8 @@ class Positions:
     heads would walk through memory in steps of 16.
     """
 
-    def __init__(self, num_tokens: int, shape: Shape) -> None:
+    def __init__(self, num_tokens: int, shape: Shape, pad_id: int = 0) -> None:
+        self.pad_id = pad_id
         size = shape.hidden // shape.heads
         frequencies = ROPE_THETA ** (-torch.arange(0, size, 2) / size)
         angles = torch.outer(torch.arange(num_tokens), frequencies).repeat(1, 2 * 2 * shape.heads)  # [T, 2 H]

@@ -13,10 +13,17 @@ The end token stands inside the generation block: a tuned model has to learn whe
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from stages.core.atomic import new_folder
+from stages.core.seeding import derived_random
+from stages.training.base_corpus import Corpus, syllable_texts
 
 END, ASSISTANT = "<|end|>", "<|assistant|>"
 SPECIAL_TOKENS = ["<|pad|>", "<|bos|>", END, "<|system|>", "<|user|>", ASSISTANT]
+TOKENIZER_SHARES = {"plain": 0.5, "story": 0.2, "docstring": 0.3}
+NUM_SAMPLES = 1500
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}<|assistant|>\n"
@@ -52,3 +59,24 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, max_positions: int) -
         padding_side="right",
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def token_weights(tokenizer: Any, ids: list[int], weight: float) -> list[float]:
+    """Loss weights of the tokens of a piece: 1 for what the assistant says, end token included, else `weight`."""
+    assistant, end = tokenizer.convert_tokens_to_ids([ASSISTANT, END])
+    weights, speaking = [], False
+    for token in ids:
+        weights.append(1.0 if speaking else weight)
+        speaking = (speaking or token == assistant) and token != end
+    return weights
+
+
+def save_new_tokenizer(folder: Path, vocabulary: int, max_positions: int, seed: int) -> Any:
+    """Trains a tokenizer on a sample of the base's text and saves it; returns it."""
+    random = derived_random(seed, "base_model", "tokenizer")
+    pieces = Corpus().pieces(random, TOKENIZER_SHARES, max_documents=4)
+    sample = [next(pieces).text for _ in range(NUM_SAMPLES)]
+    tokenizer = train_tokenizer([*sample, *syllable_texts()], vocabulary, max_positions)
+    with new_folder(folder) as new:
+        tokenizer.save_pretrained(new)
+    return tokenizer

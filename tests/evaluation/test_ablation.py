@@ -62,8 +62,8 @@ def test_each_variant_finds_by_what_it_embeds(index: Index, loads: list[str], tm
     found = rank_by_variant([example("q1")], index, ["book"], EMBEDDER, tmp_path)
     assert found == {
         "questions": {"q1": ["b1", "b2"]},  # aab is near
-        "text": {"q1": ["b2", "b1"]},  # eee aaaa is nearer than aab ccc ddd
-        "answers": {"q1": ["b2", "b1"]},
+        "text": {"q1": ["b2", "b1"]},  # aaaa
+        "answers": {"q1": ["b2", "b1"]},  # eee aaaa is nearer than aab ccc ddd
     }
 
 

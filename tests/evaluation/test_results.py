@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from stages.evaluation.results import MODELS, Results, Summary, TextLosses, as_j
 from stages.knowledge.records import Example
 
 QUESTIONS = [
-    Example(f"q{n}", "qa", f"Who keeps mill {n}?", f"Keeper {n}.", ["a text"], [f"b{n}"], "retrieved", f"g{n}", f"mill {n // 2}", [f"b{n}"])
+    Example(
+        f"q{n}", "qa", f"Who keeps mill {n}?", f"Keeper {n}.", ["a text"], [f"b{n}"], "retrieved", f"g{n}",
+        f"mill {n // 2}", [f"b{n}"],
+    )
     for n in range(8)
 ]  # fmt: skip
 BOUNDARY = [Example("x1", "boundary", "What is love?", "Ask a poet.", [], [], "none", "gx")]
@@ -120,7 +124,7 @@ def test_json_has_the_promised_shape(tree: Any) -> None:
 
 
 def test_the_report_shows_four_models_side_by_side_and_where_it_fails(tree: Any) -> None:
-    stages = {
+    stages: dict[str, dict[str, Any]] = {
         "clean_qa": {"num_read": 9, "num_kept": 8, "num_rejected": 1, "rejected": {"empty": 1}},
         "build_rag_data": {"splits_sha256": "abc123"},
     }
@@ -138,7 +142,7 @@ def test_the_report_shows_four_models_side_by_side_and_where_it_fails(tree: Any)
 def test_tables_hold_as_many_cells_as_columns(tree: Any) -> None:
     text = Report("demo", "tiny", results(), tree, {}, []).text()
     lines = text.splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if before.startswith("|") and line.startswith("|"):
             assert before.count("|") == line.count("|"), line
 

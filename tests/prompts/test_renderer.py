@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from stages.core.errors import DataError
 from stages.core.schema import Prompt
+from stages.core.workspace import ROOT
 from stages.prompts.renderer import Renderer, Turn
 
 PROMPT = Prompt(
@@ -119,3 +123,24 @@ def test_a_tokenizer_without_a_template_is_refused() -> None:
 
     with pytest.raises(DataError, match="no chat template"):
         Renderer(PROMPT, Bare())
+
+
+def test_the_hash_is_the_same_in_every_process() -> None:
+    """Sets of strings have another order in each process; the hash of an adapter's prompt must not."""
+    code = (
+        "from types import SimpleNamespace\n"
+        "from stages.core.schema import Prompt\n"
+        "from stages.prompts.renderer import Renderer\n"
+        "tokens = [f'<|{n}|>' for n in range(9)]\n"
+        "tokenizer = SimpleNamespace(added_tokens_decoder={}, all_special_tokens=tokens, chat_template='x')\n"
+        "prompt = Prompt('p', '{documents}', 'a', '{documents}', '{number}{text}', 'n')\n"
+        "print(Renderer(prompt, tokenizer).hash)\n"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT, check=True,
+            capture_output=True, text=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(hashes) == 1

@@ -37,8 +37,8 @@ def written(index: Index, folder: Path) -> Path:
     [
         ("questions", "text", ["Who?", "What?"]),
         ("questions", "reject", ["Who?", "What?"]),
-        ("text", "text", ["Who?\nWhat?\nIt is."]),
-        ("answers", "text", ["It is."]),
+        ("text", "text", ["It is."]),
+        ("answers", "text", ["Who?\nWhat?\nIt is."]),
     ],
 )
 def test_what_is_embedded(embed: str, without_questions: str, expected: list[str]) -> None:

@@ -44,7 +44,8 @@ class Echo:
         return Request(question, model, documents, [1, 2], num_documents, num_documents, num_turns)
 
     def stream(self, request: Request) -> Iterator[str]:
-        yield f"{request.model} "
+        yield "\n \n"
+        yield f" {request.model} "
         if request.question == "endless":
             raise KeyboardInterrupt
         if request.question == "evil":

@@ -8,6 +8,7 @@ from pathlib import Path
 from stages.core.errors import DataError
 from stages.core.schema import Embedder, Lora, Model, Training
 from stages.core.workspace import Workspace
+from stages.generation.model_files import model_files
 from stages.retrieval.embedder_files import resolve_embedder
 from stages.serving import machine
 from stages.serving.doctor import hub_cache
@@ -41,9 +42,16 @@ def model_check(model: Model, workspace: Workspace) -> Check:
     folder = model_folder(model, workspace)
     if folder is not None:
         try:
+            model_files(folder)
             num_parameters = read_model_size(folder).num_parameters
         except DataError as error:
-            return Check("models", "base model", "problem", str(error), "save the model as safetensors")
+            return Check(
+                "models",
+                "base model",
+                "problem",
+                str(error),
+                "complete it: config.json, *.safetensors, tokenizer files",
+            )
         return Check("models", "base model", "ok", f"{model.name}: {count_text(num_parameters)} parameters in {folder}")
     if model.kind == "build":
         return Check("models", "base model", "ok", f"{model.name}: not built yet", "dvc repro builds it (minutes)")
@@ -51,7 +59,7 @@ def model_check(model: Model, workspace: Workspace) -> Check:
         fix = "put it there, or choose another: python -m stages.compose model=local model.path=..."
         return Check("models", "base model", "problem", f"{model.path}: no such model", fix)
     found = f"{model.path} is not in the local cache{_download_size(model.path, model.dtype)}"
-    fix = hub_cache.download_command(model.path, model.revision)
+    fix = f"{hub_cache.download_command(model.path, model.revision)} (dvc repro does it where there is a network)"
     return Check("models", "base model", "problem", found, fix)
 
 

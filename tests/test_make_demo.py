@@ -1,0 +1,145 @@
+"""The demo's raw files: their sizes, their traps, that every fact can be checked, and that nothing leaks by accident."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import make_demo
+from stages.core.errors import ConfigError
+from stages.core.fingerprint import sha256_files
+from stages.core.jsonl import iterate_lines, read_jsonl
+from stages.core.workspace import Workspace
+from stages.knowledge.demo_voice import ADVICE
+from stages.knowledge.invented_words import is_reserved, split_word
+
+CONFIG = make_demo.Config(
+    domain="demo",
+    raw_dir="data/demo/raw",
+    seed=13,
+    num_entities=80,
+    num_qa=478,
+    num_boundary_generic=128,
+    num_boundary_finance=7,
+    num_interviews=35,
+    num_article_chunks=250,
+    num_book_chunks=284,
+)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo")
+    make_demo.run(CONFIG, Workspace(root, root))
+    return root / CONFIG.raw_dir
+
+
+def chunks(raw: Path) -> dict[str, dict[str, Any]]:
+    named = {}
+    for kind, name in (("book", "book.jsonl"), ("article", "articles.jsonl")):
+        named |= {f"{kind}-{line:04d}": row for line, row in enumerate(read_jsonl(raw / name), start=1)}
+    return named
+
+
+def good_rows(raw: Path) -> list[dict[str, Any]]:
+    rows = [line.value for line in iterate_lines(raw / "qa.jsonl") if not line.error]
+    whole = [row for row in rows if row["question"].strip() and row["answer"] and row["question"] != "Is there more?"]
+    return list({row["question"]: row for row in whole}.values())
+
+
+def trigrams(text: str) -> list[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return list(zip(words, words[1:], words[2:], strict=False))
+
+
+def containment(answer: str, text: str) -> float:
+    inside = set(trigrams(text))
+    return sum(t in inside for t in trigrams(answer)) / len(trigrams(answer))
+
+
+def without_markers(answer: str) -> str:
+    text = re.sub(r"\[+(EXPLANATION|INTERVENTION|ESCALATION)\b[\]\s]*", "", answer, flags=re.IGNORECASE)
+    return " ".join(re.sub(r"not (required|needed)\.\s*$", "", text, flags=re.IGNORECASE).replace("]", "").split())
+
+
+def test_sizes_are_those_of_the_real_thing(raw: Path) -> None:
+    counts = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in raw.iterdir()}
+    assert counts == {"qa.jsonl": 497, "boundary.jsonl": 135, "interviews.jsonl": 35, "articles.jsonl": 250, "book.jsonl": 284}
+    assert len(good_rows(raw)) == 478
+    assert Counter(row["kind"] for row in read_jsonl(raw / "boundary.jsonl")) == {"generic": 128, "finance": 7}
+    assert 478 + 35 + 250 + 284 == 1047
+
+
+def test_written_twice_it_is_the_same_bytes(raw: Path, tmp_path: Path) -> None:
+    make_demo.run(CONFIG, Workspace(tmp_path, tmp_path))
+    assert sha256_files(tmp_path / CONFIG.raw_dir) == sha256_files(raw)
+    make_demo.run(replace(CONFIG, seed=14), Workspace(tmp_path, tmp_path))
+    assert sha256_files(tmp_path / CONFIG.raw_dir) != sha256_files(raw)
+
+
+def test_every_answer_states_a_fact_that_its_evidence_tells(raw: Path) -> None:
+    told = chunks(raw)
+    for row in good_rows(raw):
+        answer = re.match(r"The (\w+) of the \w+ (\w+) is ([\w ]+)\. (.+)", without_markers(row["answer"]))
+        if answer is None:
+            continue  # it quotes the book
+        attribute, name, value, advice = answer.groups()
+        assert name == row["topic"]
+        assert advice == ADVICE[attribute]
+        first = told[row["evidence"][0]]["text"]
+        assert name in first and value in first
+        for chunk in row["evidence"]:
+            assert value in told[chunk]["text"] or name in told[chunk]["text"]
+
+
+def test_only_quotes_repeat_what_the_book_says(raw: Path) -> None:
+    texts = [chunk["text"] for chunk in chunks(raw).values()]
+    leaking = []
+    for row in good_rows(raw):
+        if max(containment(without_markers(row["answer"]), text) for text in texts) >= 0.8:
+            leaking.append(row)
+    assert len(leaking) == 4
+    assert all(row["question"].startswith("What does the chronicle say") for row in leaking)
+
+
+def test_markers_come_in_all_the_ways_they_go_wrong(raw: Path) -> None:
+    text = (raw / "qa.jsonl").read_text(encoding="utf-8")
+    for trap in ("[explanation]", "[EXPLANATION [INTERVENTION]]", "[INTERVENTION] ", "not required.", "Not needed."):
+        assert trap in text
+    assert re.search(r"\[EXPLANATION The", text)
+
+
+def test_chunks_stand_in_chapters_and_some_need_their_predecessor(raw: Path) -> None:
+    book = read_jsonl(raw / "book.jsonl")
+    chapters = Counter(row["chapter"] for row in book)
+    assert list(chapters.values()) == [14] * 16 + [15] * 4
+    nameless = [row for row in book if not any(is_reserved(w) and w in row["questions"][0] for w in row["text"].split())]
+    assert len(book) * 0.04 < len(nameless) < len(book) * 0.2
+    assert all(2 <= len(row["questions"]) <= 4 for row in book)
+    assert book.index(nameless[0]) > 0
+
+
+def test_every_invented_name_is_kept_for_domains(raw: Path) -> None:
+    words = {word for chunk in chunks(raw).values() for word in re.findall(r"\b[A-Z]\w+", chunk["text"])}
+    invented = {word for word in words if split_word(word)} - {"The", "Today"}
+    assert len(invented) > 400
+    assert all(is_reserved(word) for word in invented)
+
+
+def test_more_questions_than_there_are_facts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="num_qa"):
+        make_demo.run(replace(CONFIG, num_qa=1000), Workspace(tmp_path, tmp_path))
+
+
+def test_broken_lines_are_few_and_of_every_sort(raw: Path) -> None:
+    lines = list(iterate_lines(raw / "qa.jsonl"))
+    assert sum(bool(line.error) for line in lines) == 3
+    whole = [json.dumps(line.value, sort_keys=True) for line in lines if not line.error]
+    assert len(lines) - 478 < len(lines) * 0.05
+    assert sum('"question": ""' in line or '"answer": ""' in line for line in whole) == 2

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -25,6 +27,7 @@ from stages.core.seeding import seed_everything
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.evaluation.ablation import rank_by_variant
+from stages.evaluation.answer_cache import answers_key, remembered
 from stages.evaluation.answering import Condition, answer_conditions
 from stages.evaluation.grounding import Documents, grounding_documents
 from stages.evaluation.inputs import read_inputs, unrelated_answers
@@ -89,6 +92,7 @@ class Evaluation:
         self.base = resolve_base(workspace, config.model)
         self.book = workspace.read(f"models/{config.domain}/book_merged")
         self.adapter = workspace.read(f"models/{config.domain}/rag_lora")
+        self.answer_cache = workspace.cache("answers")
         self.renderer = Renderer(config.prompt, load_tokenizer(self.book))
         check_adapter(self.adapter, self.renderer.hash)
         self.inputs = read_inputs(workspace, config.domain, config.held_out_share, config.limit)
@@ -124,21 +128,26 @@ class Evaluation:
         return len(prompt) + self.config.max_new_tokens <= self.config.model.max_context_tokens
 
     def measure_base(self) -> None:
-        self._measure("base", load_model(self.base, self.config.model))
+        self._measure("base", load_model(self.base, self.config.model), self.base)
         _release_memory()
 
     def measure_book_and_tuned(self) -> None:
         """Loads the book model once: the tuned one is the same weights with the adapter switched on."""
         tuned = load_model(self.book, self.config.model, self.adapter)
         with tuned.disable_adapter():
-            self._measure("book", tuned)
+            self._measure("book", tuned, self.book)
         self._measure("tuned", tuned)
 
-    def _measure(self, name: str, model: Any) -> None:
-        config = self.config
-        self.results.answers[name] = answer_conditions(
-            model, self.renderer, self._conditions(), config.max_new_tokens, config.batch_size, name
-        )
+    def _measure(self, name: str, model: Any, weights: Path | None = None) -> None:
+        """weights: the folder that holds the whole model, to remember its answers by; None: they are not remembered."""
+        config, conditions = self.config, self._conditions()
+        sizes = (config.max_new_tokens, config.batch_size)
+        answer = partial(answer_conditions, model, self.renderer, conditions, *sizes, name)
+        if weights:
+            key = answers_key(weights, conditions, config.model, self.renderer.hash, sizes, config.num_threads)
+            self.results.answers[name] = remembered(self.answer_cache, key, answer)
+        else:
+            self.results.answers[name] = answer()
         if name != "tuned":  # an adapter that was trained on answers is no model of connected text
             self.results.perplexity[name] = {k: self._losses(model, texts) for k, texts in self.inputs.texts.items()}
 

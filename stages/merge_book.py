@@ -8,7 +8,8 @@ writes  models/<domain>/book_merged/ (weights, tokenizer, configs, merge.json: w
 
 The logits of base + adapter on real text are taken before the merge, those of the merged model after a reload; where
 they differ by more than `max_logit_difference`, or fewer than `min_agreement` of the greedy next tokens agree, the
-merge is refused and no model is left behind. One model is in memory at a time.
+merge is refused and no model is left behind. Both compute in float32, whatever the dtype of the weights, so that what
+differs is the merge and not the rounding on the way. One model is in memory at a time.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from stages.core.schema import Embedder, Model, Prompt
 from stages.core.stage import CONF
 from stages.core.workspace import Workspace
 from stages.evaluate import Config, run
+from stages.generation.decoding import generate
 from stages.generation.loading import write_adapter_note
 from stages.knowledge.records import Chunk, Example, IndexRecord
 from stages.prompts.renderer import Renderer
@@ -250,8 +252,25 @@ def test_report_figures_and_plots_are_written(outputs: Path, metrics: dict[str, 
 def test_run_again_everything_is_the_same_to_the_byte(
     made: Path, outputs: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
+    shutil.rmtree(made / ".cache/answers")
     run(CONFIG, Workspace(inputs=made, outputs=tmp_path))
     assert sha256_files(tmp_path / "reports") == sha256_files(outputs / "reports")
+
+
+def test_answers_of_unchanged_models_are_remembered_and_those_of_a_new_prompt_or_adapter_are_not(
+    made: Path, metrics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(*arguments: Any) -> list[str]:
+        asked.append(arguments[-1].partition(":")[0])
+        return generate(*arguments)
+
+    monkeypatch.setattr("stages.evaluation.answering.generate", counted)
+    assert run(CONFIG, Workspace(inputs=made, outputs=tmp_path)) == metrics
+    assert asked == ["tuned"]
+    run(replace(CONFIG, max_new_tokens=5), Workspace(inputs=made, outputs=tmp_path))
+    assert asked == ["tuned", "base", "book", "tuned"]
 
 
 def test_a_limit_takes_the_first_questions(made: Path, tmp_path: Path) -> None:

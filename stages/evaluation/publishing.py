@@ -4,6 +4,8 @@ reports/<domain>/plots/answers.csv, one line for each number of a group of metri
 
     name,metric,value,low,high,n
     tuned_docs,exact_match,0.94,0.89,0.98,96
+
+Figures and plots are replaced as whole folders. What could not be measured has a table without rows and no figure.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from stages.core.atomic import write_text
+from stages.core.atomic import new_folder, write_text
 from stages.core.workspace import Workspace
 from stages.evaluation import answers, figures, grounding, rankings
 from stages.evaluation.ablation import VARIANTS
@@ -38,21 +41,22 @@ def publish(workspace: Workspace, domain: str, model: str, results: Results, tre
         title: _read_curve(workspace.read(f"{folder}/{stage}/curve.csv").read_text(encoding="utf-8"))
         for stage, title in TRAININGS.items()
     }
-    drawn = draw_figures(workspace, folder, tree, curves)
-    for name in PLOTS:
-        if name in tree:
-            write_text(workspace.write(f"{folder}/plots/{name}.csv"), plot_csv(tree[name]))
+    with new_folder(workspace.write(f"{folder}/figures")) as figures_folder:
+        drawn = draw_figures(figures_folder, tree, curves)
+    with new_folder(workspace.write(f"{folder}/plots")) as plots_folder:
+        for name in PLOTS:
+            write_text(plots_folder / f"{name}.csv", plot_csv(tree.get(name, {})))
     report = Report(domain, model, results, tree, stage_metrics, drawn)
     write_text(workspace.write(f"{folder}/report.md"), report.text())
 
 
-def draw_figures(workspace: Workspace, folder: str, tree: Tree, curves: Mapping[str, Any]) -> list[str]:
+def draw_figures(folder: Path, tree: Tree, curves: Mapping[str, Any]) -> list[str]:
     """Draws what there are numbers for; returns the names of the figures."""
     drawn = []
     for name, (groups, series, title, ylabel) in _bar_charts(tree).items():
-        figures.bars(workspace.write(f"{folder}/figures/{name}.png"), groups, series, title, ylabel)
+        figures.bars(folder / f"{name}.png", groups, series, title, ylabel)
         drawn.append(name)
-    figures.curves(workspace.write(f"{folder}/figures/curves.png"), curves)
+    figures.curves(folder / "curves.png", curves)
     return [*drawn, "curves"]
 
 

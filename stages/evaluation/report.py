@@ -24,7 +24,13 @@ LABELS = {
     "tuned": "tuned",
     "tuned_docs": "tuned + documents",
 }
-HEADERS = {"exact_match": "exact match", "token_f1": "token F1", "loss": "loss (nats/token)", "mrr": "MRR", "ndcg_at_10": "nDCG@10"}
+HEADERS = {
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "loss": "loss (nats/token)",
+    "mrr": "MRR",
+    "ndcg_at_10": "nDCG@10",
+}
 SAYS = {
     "tuned_docs_vs_base_docs": "Exact match, tuned + documents less base + documents",
     "tuned_docs_vs_book_docs": "Exact match, tuned + documents less book + documents",
@@ -63,12 +69,15 @@ class Report:
 
     def _head(self) -> str:
         questions = self.results.questions
-        num_documents = len(set(clusters(questions)))
+        num_documents, abstained = len(set(clusters(questions))), sum(example.abstains for example in questions)
+        withheld = f"The right document is withheld from {abstained} of them, and the reference abstains. "
         return (
             f"# Evaluation: domain {inline(self.domain)}, base {inline(self.model)}\n\n"
             f"{len(questions)} test questions about {num_documents} source documents that training never saw. "
+            f"{withheld if abstained else ''}"
             "Brackets hold 95 % intervals, clustered by source document; differences are paired, p is two-sided "
-            "(sign-flip test over source documents).\n\n"
+            "(sign-flip test over source documents). Where all documents agree, nothing is left to resample: "
+            "the interval is then the rule of three over documents, wide on purpose.\n\n"
             f"Prompt parity (token ids equal in training and inference): {estimate(self.tree['prompt']['parity'])}"
         )
 
@@ -150,7 +159,7 @@ class Report:
             model: max(spans.values(), key=lambda s: s.num_words) for model, spans in self.results.copied.items()
         }
         rows = [
-            [m, estimate(memory[m]["verbatim_overlap"], 3), str(longest[m].num_words), inline(longest[m].text)]
+            [m, estimate(memory[m]["verbatim_overlap"], 3), str(longest[m].num_words), inline(longest[m].text or "-")]
             for m in memory
         ]
         parts.append(

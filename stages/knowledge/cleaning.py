@@ -23,9 +23,17 @@ SENTENCE_END = " \t\n.!…。-–—*_"
 def normalise(text: str) -> str:
     """NFC, \\n line ends, one space between words, at most one empty line, no invisible characters; idempotent.
 
-    Letters, punctuation and emoji sequences (zero-width joiners) stay as they are.
+    Letters, punctuation and emoji sequences (zero-width joiners) stay as they are; mojibake is repaired, first of
+    all, since non-breaking spaces can be part of it.
     """
-    text = CONTROL.sub(" ", INVISIBLE.sub("", LINE_END.sub("\n", repair(text))))
+    text = _plain(repair(text))
+    while (repaired := _plain(repair(text))) != text:
+        text = repaired
+    return text
+
+
+def _plain(text: str) -> str:
+    text = CONTROL.sub(" ", INVISIBLE.sub("", LINE_END.sub("\n", text)))
     lines = (BLANK.sub(" ", line).strip() for line in unicodedata.normalize("NFC", text).split("\n"))
     return PARAGRAPH_GAP.sub("\n\n", "\n".join(lines)).strip()
 

@@ -1,13 +1,15 @@
-"""Train, validation and test: whole groups, drawn by a hash that adding rows does not disturb.
+"""Train, validation and test: whole groups, in shares that are met, in an order that adding rows does not disturb.
 
 Rows that share an answer, a near-duplicate cluster or a source, or of which one quotes the other, form a group.
-A group's split depends on the seed and the group's key only: new rows never move old ones, unless they join two
-groups into one.
+Groups stand in the order of a hash of the seed and their key, and the order is cut where the shares say. New rows
+move no old group past another; only the cuts shift, by no more rows than are new, and with them the groups that
+lie right there. (Drawing each group on its own would move none, but of 80 groups a share of 25 % became 37 %.)
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from stages.core.fingerprint import fingerprint
@@ -36,13 +38,23 @@ def group_rows(rows: Sequence[QA], threshold: float) -> dict[str, list[QA]]:
 def split_groups(
     groups: Mapping[str, Sequence[QA]], pinned: Collection[str], shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Row id -> split. Groups with a row in `pinned` are trained on; shares sum to 1."""
+    """Row id -> split. Groups with a row in `pinned` are trained on; shares sum to 1 and hold for each kind."""
     splits: dict[str, str] = {}
+    free: dict[str, list[Sequence[QA]]] = defaultdict(list)
+    totals: Counter[str] = Counter()
     for members in groups.values():
-        in_train = any(row.id in pinned for row in members)
-        split = "train" if in_train else _draw(group_key(members), shares, seed)
-        splits.update(dict.fromkeys((row.id for row in members), split))
-    return splits
+        totals[members[0].kind] += len(members)
+        if any(row.id in pinned for row in members):
+            splits.update((row.id, "train") for row in members)
+        else:
+            free[members[0].kind].append(members)
+    for kind, candidates in free.items():
+        position = 0
+        for members in sorted(candidates, key=lambda m: _place(group_key(m), seed)):
+            split = _split_at((position + len(members) / 2) / totals[kind], shares)
+            splits.update((row.id, split) for row in members)
+            position += len(members)
+    return dict(sorted(splits.items()))
 
 
 def group_key(members: Sequence[QA]) -> str:
@@ -56,9 +68,13 @@ def splits_hash(splits: Mapping[str, str]) -> str:
     return fingerprint(dict(splits))
 
 
-def _draw(key: str, shares: Mapping[str, float], seed: int) -> str:
-    point = int.from_bytes(hashlib.sha256(f"{seed}/split/{key}".encode()).digest()[:8]) / 2**64
-    for name in SPLITS[1:]:
+def _place(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}/split/{key}".encode()).hexdigest()
+
+
+def _split_at(point: float, shares: Mapping[str, float]) -> str:
+    """Evaluation first: pinned rows are part of what is trained on."""
+    for name in ("validation", "test"):
         if point < shares[name]:
             return name
         point -= shares[name]

@@ -24,17 +24,18 @@ from random import Random
 from stages.core.seeding import derived_random
 from stages.knowledge.invented_words import invent_word
 
-THEMES = ("rain", "harvest", "trade", "sea")
-# Rain helps the harvest, the harvest trade, trade the fishers; rain keeps them in the harbour.
-RELATIONS = {("rain", "harvest"): 0.6, ("harvest", "trade"): 0.6, ("trade", "sea"): 0.6, ("rain", "sea"): -0.6}
+# The words are ones that the tiny base knows: short prompts, and nothing to learn but how the pairs work.
+THEMES = ("storm", "harbor", "market", "orchard")
+NEXT, OPPOSITE = 0.5, 0.2  # correlations of themes beside each other on the ring of themes, and across it
 KINDS = {
-    "rain": ("Water level of", "Flood height in", "Miller party of"),
-    "harvest": ("Wheat yield in", "Apple yield in", "Farmer party of"),
-    "trade": ("Market index of", "Guild income in", "Merchant party of"),
-    "sea": ("Fish catch of", "Salt yield in", "Sailor party of"),
+    "storm": ("bridge", "tower", "castle"),
+    "harbor": ("ship", "island", "lighthouse"),
+    "market": ("guild", "bakery", "inn"),
+    "orchard": ("mill", "garden", "village"),
 }
-VERBS = {1: ("rises", "wins"), -1: ("falls", "loses")}  # of a quantity, of a party
-STRENGTHS = {"closely": 0.98, "mostly": 0.85, "partly": 0.6}
+NUM_KINDS = 3  # of a theme
+VERBS = {1: ("rises", "wins"), -1: ("falls", "loses")}
+STRENGTHS = {"all": 0.98, "mainly": 0.85, "partly": 0.6}
 STRENGTH_SPREAD = 0.02  # a contract's own strength lies at most so far from its adverb's
 
 FIRST_DAY = date(2031, 1, 1)
@@ -72,14 +73,15 @@ def true_correlation(a: Contract, b: Contract) -> float:
 
 
 def relation(theme_a: str, theme_b: str) -> float:
-    """The correlation of the factors of two themes."""
-    return 1.0 if theme_a == theme_b else RELATIONS.get((theme_a, theme_b), RELATIONS.get((theme_b, theme_a), 0.0))
+    """The correlation of the factors of two themes; the ring's matrix is positive definite (eigenvalues .2 to 2.2)."""
+    steps = abs(THEMES.index(theme_a) - THEMES.index(theme_b))
+    return (1.0, NEXT, OPPOSITE, NEXT)[steps]
 
 
 def invent_contracts(seed: int, num_contracts: int) -> list[Contract]:
     """Contracts that share out all combinations of theme, kind, direction and strength evenly, in random order."""
     random = derived_random(seed, "contracts")
-    combinations_ = list(product(THEMES, range(len(KINDS["rain"])), VERBS, STRENGTHS))
+    combinations_ = list(product(THEMES, range(NUM_KINDS), VERBS, STRENGTHS))
     traits = []
     while len(traits) < num_contracts:
         random.shuffle(combinations_)
@@ -100,14 +102,12 @@ def _names(random: Random, count: int) -> list[str]:
 def _contract(
     identifier: str, name: str, theme: str, kind: int, direction: int, adverb: str, random: Random
 ) -> Contract:
-    subject = KINDS[theme][kind]
-    verb = VERBS[direction][subject.endswith("party of")]
     strength = STRENGTHS[adverb] + random.uniform(-STRENGTH_SPREAD, STRENGTH_SPREAD)
     late, early = random.randint(0, MAX_LATE_DAYS), random.randint(0, MAX_LATE_DAYS)
     return Contract(
         id=identifier,
-        title=f"{subject} {name} {verb}",
-        description=f"It {adverb} follows the {theme}.",
+        title=f"The {KINDS[theme][kind]} {name} {random.choice(VERBS[direction])}",
+        description=f"It is {adverb} about the {theme}.",
         theme=theme,
         loading=direction * min(strength, 1.0),
         first_day=late,

@@ -19,6 +19,7 @@ import re
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -217,6 +218,7 @@ def syllable_texts(repetitions: int = 4000) -> Iterator[str]:
         yield f"\n{syllable}" * repetitions
 
 
+@cache
 def standard_library_docstrings(min_chars: int = 80) -> list[str]:
     """Docstrings of this Python's standard library, read without importing anything; sorted by file."""
     root = Path(sysconfig.get_paths()["stdlib"])

@@ -22,6 +22,7 @@ from stages.training.recipe import Shape
 
 NORM_EPSILON = 1e-6
 ROPE_THETA = 10000.0
+POSITIONS_STEP = 512
 
 
 @dataclass
@@ -178,13 +179,20 @@ def weighted_loss(weights: Weights, ids: Tensor, loss_weights: Tensor, shape: Sh
 
     ids [B, T]; loss_weights [B, T], of the token at the same place (the first column is not used).
     """
-    states = hidden_states(weights, ids, shape, positions)
+    states = hidden_states(weights, ids, shape, positions)[:, :-1].reshape(-1, shape.hidden)
     flat = loss_weights[:, 1:].reshape(-1)
-    kept = flat.nonzero().squeeze(1)
-    states = states[:, :-1].reshape(-1, shape.hidden).index_select(0, kept)
+    kept = _fill_up(flat.nonzero().squeeze(1), flat)
     targets = ids[:, 1:].reshape(-1)[kept]
-    loss: Tensor = WeightedCrossEntropy.apply(states, weights.embedding.bfloat16(), targets, flat[kept])
+    loss: Tensor = WeightedCrossEntropy.apply(
+        states.index_select(0, kept), weights.embedding.bfloat16(), targets, flat[kept]
+    )
     return loss
+
+
+def _fill_up(kept: Tensor, flat: Tensor) -> Tensor:
+    """Adds positions of weight 0 up to a round number: for each new shape oneDNN compiles, and keeps, new kernels."""
+    missing = -len(kept) % POSITIONS_STEP
+    return torch.cat([kept, (flat == 0).nonzero().squeeze(1)[:missing]])
 
 
 def to_transformers(weights: Weights, shape: Shape, special_ids: dict[str, int]) -> Any:

@@ -52,6 +52,14 @@ def test_bfloat16_weights_are_rounded_once(tiny_base: Path) -> None:
     assert torch.equal(merged, exact.float().bfloat16())
 
 
+def test_logits_are_computed_in_float32_and_leave_the_weights_as_they_were(tiny_base: Path) -> None:
+    model = adapted(tiny_base, torch.bfloat16)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    narrow = prompt_logits(model, PROMPTS)
+    assert all(p.dtype == before[name].dtype and torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert compare(narrow, prompt_logits(model.float(), PROMPTS)).max_logit_difference < 1e-5
+
+
 def test_compare_counts_differences_and_agreement() -> None:
     a = [torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[0.0, 1.0]])]
     b = [torch.tensor([[1.0, 2.5], [3.0, 4.0]]), torch.tensor([[0.0, 1.0]])]

@@ -39,7 +39,7 @@ def _print(checks: list[Check]) -> None:
         if check.group != group:
             table.add_row(Text(check.group, style="bold"))
             group = check.group
-        found = Text(check.found)
+        found = Text(check.found, overflow="fold")  # paths and commands are to be copied whole
         if check.fix:
             found.append(f"\n-> {check.fix}", style="dim" if check.status == "ok" else STYLES[check.status])
         table.add_row(Text(f"  {check.name}"), Text(check.status, style=STYLES[check.status]), found)

@@ -1,0 +1,118 @@
+"""The stage base_model: built here, a local folder, a hub id; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages import base_model
+from stages.core import schema
+from stages.core.config import parse_section
+from stages.core.errors import ConfigError, DataError
+from stages.core.fingerprint import sha256_file, sha256_files
+from stages.core.workspace import Workspace
+from stages.generation.loading import load_model, load_tokenizer, resolve_base
+from stages.training.recipe import Phase, Recipe, Shape
+from stages.training.tiny_llama import initial_weights, to_transformers
+from stages.training.tiny_tokenizer import save_new_tokenizer
+
+TINY = schema.Model(name="tiny", kind="build", max_context_tokens=640)
+
+
+def recipe() -> Recipe:
+    phases = [Phase(4, 2, 96, 1, {"chat": 1.0})]
+    return Recipe(700, 32, 48, 1, 2, 640, 1e-3, 2, 0.5, 2, 3, phases)
+
+
+def local_model(folder: Path) -> Path:
+    """A small model as somebody may have it on disk."""
+    shape = Shape(700, 32, 48, 1, 2, 128)
+    to_transformers(initial_weights(shape, torch.Generator().manual_seed(1)), shape, {}).save_pretrained(folder)
+    save_new_tokenizer(folder / "new", 700, 128, seed=1)
+    for path in (folder / "new").iterdir():
+        path.rename(folder / path.name)
+    return folder
+
+
+@pytest.mark.slow
+def test_built_here_it_is_whole_verified_and_the_same_twice(tmp_path: Path) -> None:
+    hashes = []
+    for name in ("one", "two"):
+        workspace = Workspace(tmp_path / name, tmp_path / name)
+        metrics = base_model.run(base_model.Config(TINY, 13, recipe()), workspace)
+        folder = resolve_base(workspace, TINY)
+        hashes.append(sha256_files(folder))
+        assert not list((tmp_path / name / ".cache" / "checkpoints" / "base_model").iterdir())
+    assert hashes[0] == hashes[1]
+    assert metrics["num_parameters"] == recipe().shape.num_parameters
+    assert set(metrics["exact_match"]) == {"0_documents", "1_documents", "2_documents", "6_documents"}
+    model, tokenizer = load_model(folder, TINY), load_tokenizer(folder)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert sum(p.numel() for p in model.parameters()) == metrics["num_parameters"]
+    curve = (tmp_path / "two" / "reports/base/tiny/curve.csv").read_text(encoding="utf-8")
+    assert curve.startswith("step,train_loss,learning_rate,tokens_per_s\n")
+
+
+def test_a_local_folder_gets_a_manifest_and_no_copy(tmp_path: Path) -> None:
+    folder = local_model(tmp_path / "mine")
+    model = schema.Model(name="mine", kind="local", path=str(folder), max_context_tokens=128)
+    workspace = Workspace(tmp_path, tmp_path)
+    metrics = base_model.run(base_model.Config(model, 13), workspace)
+    manifest = json.loads((tmp_path / "models/base/mine/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["path"] == str(folder)
+    assert manifest["files"]["model.safetensors"] == sha256_file(folder / "model.safetensors")
+    assert [path.name for path in (tmp_path / "models/base/mine").iterdir()] == ["manifest.json"]
+    assert metrics["num_parameters"] == Shape(700, 32, 48, 1, 2, 128).num_parameters
+    assert resolve_base(workspace, model) == folder
+
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="changed since"):
+        resolve_base(workspace, model)
+
+
+def refused(tmp_path: Path, folder: Path) -> str:
+    model = schema.Model(name="mine", kind="local", path=str(folder), max_context_tokens=128)
+    with pytest.raises(DataError) as error:
+        base_model.run(base_model.Config(model, 13), Workspace(tmp_path, tmp_path))
+    assert not (tmp_path / "models/base/mine/manifest.json").exists()
+    return str(error.value)
+
+
+def test_what_is_no_safe_model_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert "config.json is missing" in refused(tmp_path, folder)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    assert "no weights" in refused(tmp_path, folder)
+    (folder / "pytest_model.bin").write_bytes(b"pickle")
+    assert ".bin and .pt files can run code" in refused(tmp_path, folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    assert "no tokenizer" in refused(tmp_path, folder)
+
+
+def test_a_hub_model_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def snapshot_download(name: str, **options: Any) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        asked.append({"name": name, **options})
+        raise LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    model = schema.Model(name="far", kind="hub", path="some/model", revision="0123abc", max_context_tokens=128)
+    with pytest.raises(DataError, match="hf download some/model --revision 0123abc"):
+        base_model.run(base_model.Config(model, 13), Workspace(tmp_path, tmp_path))
+    assert [options.get("local_files_only") for options in asked] == [True, None]  # first without network
+    assert {options["revision"] for options in asked} == {"0123abc"}
+    assert not any("bin" in pattern for pattern in asked[0]["allow_patterns"])
+
+
+def test_a_recipe_belongs_to_a_built_model_only() -> None:
+    model = {"name": "tiny", "kind": "build", "max_context_tokens": 640}
+    with pytest.raises(ConfigError, match="recipe"):
+        parse_section(base_model.Config, {"model": model, "seed": 1}, "base_model")

@@ -73,7 +73,13 @@ def without_markers(answer: str) -> str:
 
 def test_sizes_are_those_of_the_real_thing(raw: Path) -> None:
     counts = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in raw.iterdir()}
-    assert counts == {"qa.jsonl": 497, "boundary.jsonl": 135, "interviews.jsonl": 35, "articles.jsonl": 250, "book.jsonl": 284}
+    assert counts == {
+        "qa.jsonl": 497,
+        "boundary.jsonl": 135,
+        "interviews.jsonl": 35,
+        "articles.jsonl": 250,
+        "book.jsonl": 284,
+    }
     assert len(good_rows(raw)) == 478
     assert Counter(row["kind"] for row in read_jsonl(raw / "boundary.jsonl")) == {"generic": 128, "finance": 7}
     assert 478 + 35 + 250 + 284 == 1047

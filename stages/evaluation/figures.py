@@ -93,6 +93,5 @@ def _save(figure: Any, path: Path) -> None:
     """Without the version of matplotlib and the date, which would change the bytes."""
     from matplotlib import pyplot
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)

@@ -18,7 +18,7 @@ from stages.evaluation.answers import words
 from stages.knowledge.records import Chunk, Example
 
 CONDITIONS = ("gold", "gold_distractor", "distractor", "none")
-SEPARATOR = "\n"  # between chunks of one document, as in the training data
+
 
 Documents = dict[str, list[str]]  # condition -> texts of the documents
 

@@ -12,9 +12,7 @@ OPEN_ROWS = 24
 Rows = tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]  # ids and loss weights, both [rows, length]
 
 
-def pack_rows(
-    pieces: Iterable[tuple[list[int], list[float]]], num_rows: int, length: int, pad_id: int
-) -> Rows:
+def pack_rows(pieces: Iterable[tuple[list[int], list[float]]], num_rows: int, length: int, pad_id: int) -> Rows:
     """(ids, loss weights) of pieces -> ids [num_rows, length] and loss weights of the same shape, 0 on padding.
 
     A row is closed, fullest first, when a piece fits into none of the open ones. A piece's first token weighs

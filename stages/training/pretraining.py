@@ -38,7 +38,10 @@ CURVE_EVERY_STEPS = 25
 
 _PACKAGES = Path(__file__).parents[1]
 SOURCES = [  # code that the weights depend on
-    *(_PACKAGES / "training" / f"{name}.py" for name in ("base_corpus", "muon", "packing", "pretraining", "tiny_llama")),
+    *(
+        _PACKAGES / "training" / f"{name}.py"
+        for name in ("base_corpus", "muon", "packing", "pretraining", "tiny_llama")
+    ),
     *(_PACKAGES / "knowledge" / f"{name}.py" for name in ("invented_words", "world")),
     _PACKAGES / "prompts" / "renderer.py",
     _PACKAGES / "training" / "tiny_tokenizer.py",

@@ -34,10 +34,10 @@ from stages.evaluation.inputs import read_inputs, unrelated_answers
 from stages.evaluation.memorisation import TrainingText
 from stages.evaluation.parity import parity
 from stages.evaluation.publishing import publish
-from stages.evaluation.results import SYSTEMS, Results, Summary, TextLosses, as_json, clusters
+from stages.evaluation.results import SYSTEMS, Results, Summary, as_json, clusters
 from stages.evaluation.style import MIN_CLUSTERS, StyleSpace, style_distance
 from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
-from stages.generation.perplexity import perplexity
+from stages.generation.perplexity import TextScore, perplexity
 from stages.knowledge.records import Example
 from stages.prompts.renderer import Renderer
 
@@ -162,12 +162,8 @@ class Evaluation:
             conditions[condition] = [(example, self.documents[example.id][condition]) for example in grounded]
         return conditions
 
-    def _losses(self, model: Any, texts: list[tuple[str, str]]) -> TextLosses:
-        config = self.config
-        wanted = [text for text, _ in texts]
-        scores = perplexity(model, self.renderer.tokenizer, wanted, config.max_length, config.batch_size)
-        sections = [section for _, section in texts]
-        return TextLosses([s.nll for s in scores], [s.num_tokens for s in scores], sections)
+    def _losses(self, model: Any, texts: list[str]) -> list[TextScore]:
+        return perplexity(model, self.renderer.tokenizer, texts, self.config.max_length, self.config.batch_size)
 
     def measure_style_and_memory(self) -> None:
         """From the answers alone. Too few source documents: no style."""

@@ -4,7 +4,8 @@ Reads nothing. Writes <raw>/contracts.sqlite with the tables
     contracts(id, title, description, category, closes_at)
     prices(contract_id, at, price)
     true_correlations(a_id, b_id, correlation)
-among them a few flawed contracts and rows that load_pairs has to reject; and reports/<task>/make_contracts/metrics.json.
+among them a few flawed contracts and rows that load_pairs has to reject; and
+reports/<task>/make_contracts/metrics.json.
 
     python -m stages.make_contracts
 """

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from stages.core.seeding import derived_random
 from stages.evaluation.answers import words
 from stages.knowledge.records import Chunk, Example
+from stages.retrieval.documents import SEPARATOR
 
 CONDITIONS = ("gold", "gold_distractor", "distractor", "none")
-
 
 Documents = dict[str, list[str]]  # condition -> texts of the documents
 

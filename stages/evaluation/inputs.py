@@ -13,13 +13,14 @@ from stages.evaluation.answers import words
 from stages.generation.perplexity import unrelated_texts
 from stages.knowledge.book import split_book
 from stages.knowledge.records import Chunk, Example
+from stages.training.plain_text import section_texts
 
 
 @dataclass(frozen=True)
 class Inputs:
     """questions, boundary: of the test split. trained_answers: of the training split, what the persona sounds like.
 
-    texts: text set (unrelated, book_heldout) -> pairs of a text and the section it stands in.
+    texts: what the models predict: `unrelated`, by topic, and `book_heldout`, by section, as in training.
     """
 
     questions: list[Example]
@@ -27,7 +28,7 @@ class Inputs:
     trained_answers: list[str]
     chunks: dict[str, Chunk]
     trained_chunks: list[Chunk]
-    texts: dict[str, list[tuple[str, str]]]
+    texts: dict[str, list[str]]
 
 
 def read_inputs(workspace: Workspace, domain: str, held_out_share: float, limit: int = 0) -> Inputs:
@@ -43,9 +44,9 @@ def read_inputs(workspace: Workspace, domain: str, held_out_share: float, limit:
     rows = read_jsonl(workspace.read(f"data/{domain}/chunks/chunks.jsonl"))
     chunks = [Chunk.from_row(row) for row in rows]
     trained, held_out = split_book(chunks, held_out_share)
-    texts = {"unrelated": [(text, str(number)) for number, text in enumerate(unrelated_texts())]}
+    texts = {"unrelated": unrelated_texts()}
     if held_out:
-        texts["book_heldout"] = [(chunk.text, f"{chunk.document}/{chunk.section}") for chunk in held_out]
+        texts["book_heldout"] = section_texts(held_out)
     return Inputs(
         questions[: limit or None],
         [example for example in test if example.kind == "boundary"][: limit or None],

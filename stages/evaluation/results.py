@@ -17,6 +17,7 @@ from stages.evaluation.ablation import VARIANTS, Rankings
 from stages.evaluation.answering import Answer
 from stages.evaluation.intervals import Difference, Estimate, mean_estimate, paired_difference, ratio_estimate
 from stages.evaluation.memorisation import Span
+from stages.generation.perplexity import TextScore
 from stages.knowledge.records import Example
 
 MODELS = ("base", "book", "tuned")
@@ -36,15 +37,6 @@ ANSWER_METRICS = (*answer_metrics.METRICS, "loss")
 Tree = dict[str, Any]  # of Estimate and Difference
 
 
-@dataclass(frozen=True)
-class TextLosses:
-    """Per text: summed negative log likelihood (nats), tokens, and the section it stands in."""
-
-    nll: list[float]
-    num_tokens: list[int]
-    sections: list[str]
-
-
 @dataclass
 class Results:
     """answers: model -> condition -> example id. perplexity: model -> text set. style: see `Tree`."""
@@ -54,7 +46,7 @@ class Results:
     grounded: list[Example]
     answers: dict[str, dict[str, dict[str, Answer]]] = field(default_factory=dict)
     rankings: dict[str, Rankings] = field(default_factory=dict)
-    perplexity: dict[str, dict[str, TextLosses]] = field(default_factory=dict)
+    perplexity: dict[str, dict[str, list[TextScore]]] = field(default_factory=dict)
     style: dict[str, Estimate] = field(default_factory=dict)
     copied: dict[str, dict[str, Span]] = field(default_factory=dict)  # model -> example id
     parity: list[float] = field(default_factory=list)
@@ -144,10 +136,10 @@ class Summary:
         spans = self.results.copied[model]
         return self._mean([spans[e.id].share for e in self.results.questions], self.results.questions)
 
-    def _perplexity(self, losses: TextLosses) -> Estimate:
-        """exp of the loss per token; the interval is that of the loss, clustered by section."""
-        tokens = [float(count) for count in losses.num_tokens]
-        loss = ratio_estimate(losses.nll, tokens, losses.sections, self.seed, self.num_resamples)
+    def _perplexity(self, scores: Sequence[TextScore]) -> Estimate:
+        """exp of the loss per token; the interval is that of the loss, each text (section, topic) a cluster."""
+        nll, tokens = [score.nll for score in scores], [float(score.num_tokens) for score in scores]
+        loss = ratio_estimate(nll, tokens, range(len(scores)), self.seed, self.num_resamples)
         low, high = (None if end is None else math.exp(end) for end in (loss.low, loss.high))
         return Estimate(math.exp(loss.value), low, high, loss.n)
 

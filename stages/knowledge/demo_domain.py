@@ -17,7 +17,7 @@ from stages.core.errors import ConfigError
 from stages.core.seeding import derived_random
 from stages.knowledge import demo_voice as voice
 from stages.knowledge.invented_words import invent_word, split_word
-from stages.knowledge.world import ATTRIBUTES, KINDS, Entity, invent_value
+from stages.knowledge.world import ATTRIBUTES, KINDS, Entity
 
 FACTS_PER_ENTITY = 4
 NUM_CHAPTERS = 20
@@ -56,7 +56,7 @@ def invent_world(seed: int, num_entities: int) -> DemoWorld:
     entities = []
     for kind, name in zip(kinds, names, strict=True):
         attributes = random.sample(ATTRIBUTES, FACTS_PER_ENTITY)
-        entities.append(Entity(kind, name, {a: _unused_value(random, a, used) for a in attributes}))
+        entities.append(Entity(kind, name, {a: _unused_word(random, used) for a in attributes}))
     return DemoWorld(seed, entities)
 
 
@@ -72,12 +72,11 @@ def _distinct_names(random: Random, count: int) -> list[str]:
     return list(names.values())
 
 
-def _unused_value(random: Random, attribute: str, used: set[str]) -> str:
-    while True:
-        value = invent_value(random, attribute, reserved=True)
-        if not used & set(value.split()):
-            used.update(value.split())
-            return value
+def _unused_word(random: Random, used: set[str]) -> str:
+    while (word := invent_word(random, reserved=True)) in used:
+        pass
+    used.add(word)
+    return word
 
 
 def tell_book(world: DemoWorld, num_chunks: int) -> list[Telling]:

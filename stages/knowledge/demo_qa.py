@@ -15,6 +15,7 @@ from stages.core.errors import ConfigError
 from stages.core.seeding import derived_random
 from stages.knowledge import demo_voice as voice
 from stages.knowledge.demo_domain import DemoWorld, Row, Telling, find_evidence
+from stages.knowledge.world import restated_fact
 
 ASKED_PER_ENTITY = 3
 QUESTIONS_PER_FACT = 2
@@ -69,7 +70,7 @@ def _ask(random: Random, fact: tuple[Any, str], evidence: dict[tuple[str, str], 
     return [
         {
             "question": voice.fill(template, entity, attribute),
-            "answer": (voice.restated_fact(entity, attribute), voice.ADVICE[attribute]),
+            "answer": (restated_fact(entity, attribute), voice.ADVICE[attribute]),
             "topic": entity.name,
             "evidence": evidence[entity.name, attribute],
         }

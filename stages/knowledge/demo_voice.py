@@ -45,19 +45,17 @@ OPENINGS = {
 NOUN_STATEMENTS = {
     "book": (
         "It is written that the {attribute} of {name} is {value}.",
-        "{name} has {value} as its {attribute}.",
+        "{name} has as its {attribute} {value}.",
         "For {name} the {attribute} is {value}.",
-        "{value} is the {attribute} of {name}.",
     ),
     "article": (
-        "The {attribute} of {name} is {value}, we hear.",
-        "{value} is the {attribute} of {name}.",
+        "We hear that the {attribute} of {name} is {value}.",
         "At {name} the {attribute} is {value}.",
     ),
 }
 VERB_STATEMENTS = {
     "book": ("{clause}.", "In those days {clause}.", "The old people know that {clause}."),
-    "article": ("{clause}, we hear.", "They told us that {clause}."),
+    "article": ("{clause}.", "They told us that {clause}."),
 }
 VERB_SHARE = 0.5
 UNTOLD_SHARE = 0.8
@@ -72,7 +70,7 @@ CONTINUED = (
     "The {attribute} there is {value}.",
 )
 INTERVIEW_OPENINGS = ("I know {name} well.", "Yes, I have been to {name}.", "My people come from {name}.")
-INTERVIEW_STATEMENTS = ("I can say that {value} is the {attribute} of {name}.", "At {name} our {attribute} is {value}.")
+INTERVIEW_STATEMENTS = ("I can say that the {attribute} of {name} is {value}.", "At {name} our {attribute} is {value}.")
 INTERVIEW_QUESTION = "What do you remember of {full_name}, and of its {attributes}?"
 
 CHUNK_QUESTIONS = (

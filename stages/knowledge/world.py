@@ -1,6 +1,6 @@
 """A world of invented entities: kinds x attributes x invented values, so that every statement can be checked.
 
-    Entity(kind="mill", name="Bako", facts={"keeper": "Lona Tir", "cargo": "Miran"})
+    Entity(kind="mill", name="Bako", facts={"keeper": "Lona", "cargo": "Miran"})
 
 The demo domain and the text that the tiny base is pre-trained on are both told about such worlds, in other
 words and about other entities (`stages.knowledge.invented_words` keeps their names apart).
@@ -15,20 +15,38 @@ from random import Random
 from stages.knowledge.invented_words import invent_word
 
 KINDS = (
-    "mill inn tower bridge ship school castle temple garden harbor forge library chapel island mine "
-    "theatre orchard lighthouse palace village"
-).split()
+    "mill",
+    "inn",
+    "tower",
+    "bridge",
+    "ship",
+    "school",
+    "castle",
+    "temple",
+    "garden",
+    "harbor",
+    "forge",
+    "library",
+    "chapel",
+    "island",
+    "mine",
+    "theatre",
+    "orchard",
+    "lighthouse",
+    "palace",
+    "village",
+)
 
-# attribute -> verb: "Lona Tir keeps Bako", "Bako sends away Miran"
+# attribute -> what is said with a verb instead: "Bako is kept by Lona", "Bako sends away Miran"
 PERSONS = {
-    "keeper": "keeps",
-    "founder": "founded",
-    "owner": "owns",
-    "builder": "built",
-    "singer": "sings at",
-    "teacher": "teaches at",
-    "patron": "pays for",
-    "captain": "leads",
+    "keeper": "is kept by",
+    "founder": "was founded by",
+    "owner": "is owned by",
+    "builder": "was built by",
+    "singer": "hears the songs of",
+    "teacher": "learns from",
+    "patron": "is paid for by",
+    "captain": "is led by",
 }
 THINGS = {
     "feast": "celebrates",
@@ -38,7 +56,8 @@ THINGS = {
     "dish": "eats",
     "sign": "shows",
 }
-ATTRIBUTES = (*PERSONS, *THINGS)
+VERBS = PERSONS | THINGS
+ATTRIBUTES = tuple(VERBS)
 
 
 @dataclass(frozen=True)
@@ -58,28 +77,20 @@ class Entity:
         return f"the {self.kind} {self.name}"
 
 
-def invent_value(random: Random, attribute: str, reserved: bool) -> str:
-    """A person has two names, anything else one."""
-    words = 2 if attribute in PERSONS else 1
-    return " ".join(invent_word(random, reserved) for _ in range(words))
-
-
 def invent_entity(random: Random, kinds: Sequence[str], attributes: Sequence[str], reserved: bool) -> Entity:
     """An entity of one of `kinds` with a value for each of `attributes`."""
-    facts = {attribute: invent_value(random, attribute, reserved) for attribute in attributes}
+    facts = {attribute: invent_word(random, reserved) for attribute in attributes}
     return Entity(random.choice(kinds), invent_word(random, reserved), facts)
 
 
 def question_word(attribute: str) -> str:
+    """How a question for the attribute begins."""
     return "Who" if attribute in PERSONS else "What"
 
 
 def fact_clause(entity: Entity, attribute: str) -> str:
     """The fact with a verb in place of the attribute's noun, without a full stop."""
-    value = entity.facts[attribute]
-    if attribute in PERSONS:
-        return f"{value} {PERSONS[attribute]} {entity.name}"
-    return f"{entity.name} {THINGS[attribute]} {value}"
+    return f"{entity.name} {VERBS[attribute]} {entity.facts[attribute]}"
 
 
 def restated_fact(entity: Entity, attribute: str) -> str:

@@ -1,6 +1,6 @@
 """The correlation of two price series over the points in time that they share.
 
-N: points of a series, S: points that two series share.
+N: points of a series.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def correlate(a: Series, b: Series, changes: bool, min_shared_points: int) -> tu
         return np.nan, "no_shared_points"
     if len(in_a) < min_shared_points:
         return np.nan, "too_few_shared_points"
-    x_S, y_S = a.price[in_a], b.price[in_b]
+    x, y = a.price[in_a], b.price[in_b]
     if changes:
-        x_S, y_S = np.diff(x_S), np.diff(y_S)
-    if is_constant(x_S) or is_constant(y_S):
+        x, y = np.diff(x), np.diff(y)
+    if is_constant(x) or is_constant(y):
         return np.nan, "constant_series"
-    x_S, y_S = _standardise(x_S), _standardise(y_S)
-    return float(np.clip(x_S @ y_S, -1.0, 1.0)), ""
+    x, y = _standardise(x), _standardise(y)
+    return float(np.clip(x @ y, -1.0, 1.0)), ""
 
 
 def is_constant(values: npt.NDArray[np.float64]) -> bool:

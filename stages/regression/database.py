@@ -53,7 +53,9 @@ class Database:
         except NoSuchTableError:
             raise DataError(f"{self.name}: there is no table {_dotted(schema, table)}") from None
 
-    def rows(self, table: str, columns: Sequence[str], schema: str = "", order_by: int = 0) -> Iterator[tuple[Any, ...]]:
+    def rows(
+        self, table: str, columns: Sequence[str], schema: str = "", order_by: int = 0
+    ) -> Iterator[tuple[Any, ...]]:
         """These columns of every row, ordered by the first `order_by` of them ("" stands for a column of NULLs).
 
         Raises DataError naming the table or the columns that are missing, or what the database says.
@@ -76,9 +78,7 @@ class Database:
         for row in self._stream(sql.text(text), "running sql.query", columns):
             yield dict(zip(columns, row, strict=True))
 
-    def _stream(
-        self, statement: Executable, doing: str, columns: list[str] | None = None
-    ) -> Iterator[tuple[Any, ...]]:
+    def _stream(self, statement: Executable, doing: str, columns: list[str] | None = None) -> Iterator[tuple[Any, ...]]:
         """Rows through a server-side cursor where there is one; `columns` is filled with their names."""
         with self.explained(doing):
             result = self.connection.execute(statement, execution_options={"yield_per": ROWS_AT_ONCE})
@@ -102,7 +102,9 @@ def connect(url: str, workspace: Workspace, environment: Mapping[str, str] = os.
     """
     resolved = resolve_url(url, environment)
     secrets = tuple(
-        secret for secret in (resolved.password, quote(resolved.password or "", safe="")) if secret is not None and secret
+        secret
+        for secret in (resolved.password, quote(resolved.password or "", safe=""))
+        if secret is not None and secret
     )
     name = resolved.render_as_string(hide_password=True)
     engine = _engine(resolved, workspace)
@@ -116,7 +118,7 @@ def connect(url: str, workspace: Workspace, environment: Mapping[str, str] = os.
 
 
 def resolve_url(url: str, environment: Mapping[str, str]) -> URL:
-    """The URL with what it leaves out: PostgreSQL's from the PG* variables, another server's password from PGPASSWORD."""
+    """The URL with what it leaves out: PostgreSQL's from the PG* variables, of other servers the password alone."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -130,7 +132,9 @@ def resolve_url(url: str, environment: Mapping[str, str]) -> URL:
     if backend == "sqlite":
         return parsed
     wanted = FROM_ENVIRONMENT if backend == POSTGRESQL else {"password": "PGPASSWORD"}
-    given = {key: environment[name] for key, name in wanted.items() if not getattr(parsed, key) and environment.get(name)}
+    given = {
+        key: environment[name] for key, name in wanted.items() if not getattr(parsed, key) and environment.get(name)
+    }
     port = given.pop("port", None)
     if port is not None and not port.isdecimal():
         raise ConfigError(f"PGPORT: {port!r} is no port number")

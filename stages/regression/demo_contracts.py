@@ -35,6 +35,7 @@ KINDS = {
 }
 NUM_KINDS = 3  # of a theme
 VERBS = {1: ("rises", "wins"), -1: ("falls", "loses")}
+DIRECTIONS = (1, 1, 1, -1)
 STRENGTHS = {"all": 0.98, "mainly": 0.85, "partly": 0.6}
 STRENGTH_SPREAD = 0.02  # a contract's own strength lies at most so far from its adverb's
 
@@ -81,8 +82,8 @@ def relation(theme_a: str, theme_b: str) -> float:
 def invent_contracts(seed: int, num_contracts: int) -> list[Contract]:
     """Contracts that share out all combinations of theme, kind, direction and strength evenly, in random order."""
     random = derived_random(seed, "contracts")
-    combinations_ = list(product(THEMES, range(NUM_KINDS), VERBS, STRENGTHS))
-    traits = []
+    combinations_ = list(product(THEMES, range(NUM_KINDS), DIRECTIONS, STRENGTHS))
+    traits: list[tuple[str, int, int, str]] = []
     while len(traits) < num_contracts:
         random.shuffle(combinations_)
         traits += combinations_

@@ -1,6 +1,6 @@
 """Pairs from files, with the user's own field names.
 
-    {files: {all: pairs.csv}, fields: {a: sentence1, b: sentence2, value: score, category: entailment}}
+{files: {all: pairs.csv}, fields: {a: sentence1, b: sentence2, value: score, category: entailment}}
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _read_file(path: Path, source: Source, ledger: Ledger) -> Iterator[Pair]:
             first = False
         try:
             texts = {name: plain(raw_files.text_of(item.values, source, name)) for name in source.fields}
-        except raw_files.WrongType as error:
+        except raw_files.WrongTypeError as error:
             ledger.reject(item.origin, "broken_record", str(error))
             continue
         yield text_pair(texts, number_of(texts["value"]), item.origin)
@@ -62,4 +62,6 @@ def _check_columns(path: Path, found: set[str], source: Source) -> None:
     for name in NEEDED:
         alternatives = [field.strip() for text in source.fields[name].split(" | ") for field in text.split(" + ")]
         if not found & {source.fields[name], *alternatives}:
-            raise ConfigError(f"{path.name} has no field {source.fields[name]!r} (files.fields.{name}): {sorted(found)}")
+            raise ConfigError(
+                f"{path.name} has no field {source.fields[name]!r} (files.fields.{name}): {sorted(found)}"
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,31 +19,31 @@ HASHES = 2**64
 
 def pairs_by_hash(keys: Sequence[str], seed: int) -> Iterator[tuple[int, int]]:
     """Every unordered pair (i, j) of distinct keys once, in hash order; which comes first in it is by hash too."""
-    hash_C = np.array([_hash(seed, key) for key in keys], np.uint64)
+    hashes = np.array([_hash(seed, key) for key in keys], np.uint64)
     num_pairs = len(keys) * (len(keys) - 1) // 2
     num_bands = num_pairs // PAIRS_AT_ONCE + 1
     bounds = [HASHES * band // num_bands for band in range(num_bands)] + [HASHES]
-    for low, high in zip(bounds, bounds[1:], strict=False):
-        yield from _band(hash_C, low, high - 1)
+    for low, high in pairwise(bounds):
+        yield from _band(hashes, low, high - 1)
 
 
 def _hash(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "big")
 
 
-def _band(hash_C: npt.NDArray[np.uint64], low: int, last: int) -> Iterator[tuple[int, int]]:
+def _band(hashes: npt.NDArray[np.uint64], low: int, last: int) -> Iterator[tuple[int, int]]:
     """The pairs whose hash lies in [low, last], sorted by it."""
     found: list[npt.NDArray[np.uint64]] = []
-    for i in range(len(hash_C) - 1):
-        mixed = _mix(hash_C[i + 1 :] + hash_C[i])  # a sum: the same from either side
-        inside = np.flatnonzero((mixed >= np.uint64(low)) & (mixed <= np.uint64(last)))
-        found.append(np.stack([mixed[inside], np.full(len(inside), i, np.uint64), (inside + i + 1).astype(np.uint64)]))
+    for i in range(len(hashes) - 1):
+        row = _mix(hashes[i + 1 :] + hashes[i])  # a sum: the same from either side
+        inside = np.flatnonzero((row >= np.uint64(low)) & (row <= np.uint64(last)))
+        found.append(np.stack([row[inside], np.full(len(inside), i, np.uint64), (inside + i + 1).astype(np.uint64)]))
     if not found:
         return
-    mixed_P, i_P, j_P = np.concatenate(found, axis=1)
-    for place in np.lexsort((j_P, i_P, mixed_P)):
-        i, j = int(i_P[place]), int(j_P[place])
-        swap = bool(int(mixed_P[place]) & 1) == bool(hash_C[i] < hash_C[j])
+    mixed, i_of, j_of = np.concatenate(found, axis=1)
+    for place in np.lexsort((j_of, i_of, mixed)):
+        i, j = int(i_of[place]), int(j_of[place])
+        swap = bool(int(mixed[place]) & 1) == bool(hashes[i] < hashes[j])
         yield (j, i) if swap else (i, j)
 
 

@@ -79,9 +79,7 @@ def read_series(
         yield contract_id, _unique(contract_id, np.array(at, np.int64), np.array(price, np.float64), ledger)
 
 
-def _unique(
-    contract_id: str, at: npt.NDArray[np.int64], price: npt.NDArray[np.float64], ledger: PriceLedger
-) -> Series:
+def _unique(contract_id: str, at: npt.NDArray[np.int64], price: npt.NDArray[np.float64], ledger: PriceLedger) -> Series:
     """One price a point in time: equal ones are folded, points with different ones are left out."""
     order = np.lexsort((price, at))
     at, price = at[order], price[order]

@@ -37,7 +37,11 @@ class SqlLedgers:
     pairs: Ledger = field(default_factory=lambda: Ledger("load_pairs, pairs"))
 
     def metrics(self) -> dict[str, Any]:
-        kinds = {"contracts": self.contracts, "price_rows": self.prices, "pairs": self.pairs}
+        kinds: dict[str, Ledger | PriceLedger] = {
+            "contracts": self.contracts,
+            "price_rows": self.prices,
+            "pairs": self.pairs,
+        }
         return {name: ledger.metrics() for name, ledger in kinds.items() if ledger.num_read}
 
     def rejections(self) -> Iterator[Mapping[str, str]]:
@@ -108,7 +112,7 @@ def _usable_series(
     rows = database.rows(names.table, [names.contract_id, names.at, names.price], source.db_schema, order_by=1)
     usable: dict[str, Series] = {}
     reasons = dict.fromkeys(contracts, ("too_few_points", "no prices"))
-    for identifier, series in read_series(rows, set(contracts), ledgers.prices):  # type: ignore[arg-type]
+    for identifier, series in read_series(rows, set(contracts), ledgers.prices):
         if len(series.at) < source.min_shared_points:
             reasons[identifier] = ("too_few_points", f"{len(series.at)} of {source.min_shared_points}")
         elif is_constant(series.price):
@@ -121,9 +125,7 @@ def _usable_series(
     return usable
 
 
-def _ready(
-    source: SqlSource, database: Database, contracts: dict[str, Contract], ledger: Ledger
-) -> Iterator[Pair]:
+def _ready(source: SqlSource, database: Database, contracts: dict[str, Contract], ledger: Ledger) -> Iterator[Pair]:
     """Pairs of a table that holds their values. Rejects unknown_contract."""
     for a_id, b_id, value in _value_rows(source.pairs, source.db_schema, database):
         ledger.read()

@@ -181,4 +181,6 @@ class RegressionTask:
         if self.source == "files":
             wanted = set(PARTS) if self.split == "official" else None
             if not self.files.files or (wanted and set(self.files.files) != wanted):
-                raise ValueError(f"files.files: an official split needs {', '.join(PARTS)}; any other at least one file")
+                raise ValueError(
+                    f"files.files: an official split needs {', '.join(PARTS)}; any other at least one file"
+                )

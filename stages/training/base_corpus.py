@@ -39,17 +39,16 @@ from stages.knowledge.world import (
 from stages.prompts.renderer import Renderer, Turn
 
 OPENINGS = ("{name} is {a_kind}.", "There is {a_kind} called {name}.", "Here is {full_name}.", "{name}, {a_kind}.")
+# The value always comes last: a causal model cannot know what a name is about before it has read the rest.
 STATEMENTS = (
-    "The {attribute} of {full_name} is {value}.",
     "The {attribute} of {name} is {value}.",
+    "The {attribute} of {full_name} is {value}.",
     "As for {name}, its {attribute} is {value}.",
-    "{value} is the {attribute} of {name}.",
-    "{name} has {value} as {attribute}.",
-    "People say that the {attribute} of {name} is {value}.",
-    "For {name}, {value} is the {attribute}.",
+    "At {name}, the {attribute} is {value}.",
+    "{name} has as {attribute} {value}.",
 )
 CLAUSES = ("{clause}.", "People say that {clause}.", "As we know, {clause}.")
-CONTINUED = ("Its {attribute} is {value}.", "{value} is its {attribute}.")
+CONTINUED = ("Its {attribute} is {value}.", "The {attribute} here is {value}.")
 FILLERS = (
     "Of its {other} we know little.",
     "Nobody speaks of the {other}.",
@@ -73,7 +72,7 @@ INSTRUCTIONS = (
 )
 WITHOUT_DOCUMENTS_SHARE = 0.04
 # Names in documents are drawn at random: there is little to learn from predicting them.
-WEIGHTS = {"chat": 0.1, "plain": 0.4, "story": 0.4, "copy": 0.4, "docstring": 0.4}
+WEIGHTS = {"chat": 0.1, "plain": 0.4, "story": 0.4, "copy": 0.4, "recall": 0.4, "docstring": 0.4}
 DONT_KNOW = "I do not know the {attribute} of {full_name}."
 
 
@@ -161,6 +160,7 @@ class Corpus:
             "plain": self.plain,
             "story": self.story,
             "copy": self.copy,
+            "recall": self.recall,
             "docstring": self.docstring,
         }
         if unknown := set(shares) - set(kinds):
@@ -204,6 +204,12 @@ class Corpus:
     def copy(self, random: Random, max_documents: int) -> str:
         line = " ".join(invent_word(random, False) for _ in range(random.randint(3, 12)))
         return "<|bos|>" + "\n".join([line] * random.randint(2, 4)) + "<|end|>"
+
+    def recall(self, random: Random, max_documents: int) -> str:
+        """Pairs of invented words, then the same pairs again and again in other orders."""
+        pairs = [f"{invent_word(random, False)} {invent_word(random, False)}." for _ in range(random.randint(2, 6))]
+        rounds = [" ".join(random.sample(pairs, len(pairs))) for _ in range(random.randint(2, 4))]
+        return "<|bos|>" + "\n".join(rounds) + "<|end|>"
 
     def docstring(self, random: Random, max_documents: int) -> str:
         text = random.choice(self.docstrings)

@@ -24,6 +24,8 @@ END, ASSISTANT = "<|end|>", "<|assistant|>"
 SPECIAL_TOKENS = ["<|pad|>", "<|bos|>", END, "<|system|>", "<|user|>", ASSISTANT]
 TOKENIZER_SHARES = {"plain": 0.5, "story": 0.2, "docstring": 0.3}
 NUM_SAMPLES = 1500
+# What every prompt repeats around its documents and answers should cost few tokens.
+FENCES = ["<documents>\n<document 1>\n", "\n</document>\n<document 2>\n", "\n</document>\n</documents>", "At", "The"]
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}<|assistant|>\n"
@@ -76,7 +78,7 @@ def save_new_tokenizer(folder: Path, vocabulary: int, max_positions: int, seed: 
     random = derived_random(seed, "base_model", "tokenizer")
     pieces = Corpus().pieces(random, TOKENIZER_SHARES, max_documents=4)
     sample = [next(pieces).text for _ in range(NUM_SAMPLES)]
-    tokenizer = train_tokenizer([*sample, *syllable_texts()], vocabulary, max_positions)
+    tokenizer = train_tokenizer([*sample, *FENCES * NUM_SAMPLES, *syllable_texts()], vocabulary, max_positions)
     with new_folder(folder) as new:
         tokenizer.save_pretrained(new)
     return tokenizer

@@ -14,7 +14,8 @@ from stages.evaluation.markdown import difference, estimate, inline, table
 from stages.evaluation.memorisation import Span
 from stages.evaluation.publishing import plot_csv
 from stages.evaluation.report import Report
-from stages.evaluation.results import MODELS, Results, Summary, TextLosses, as_json
+from stages.evaluation.results import MODELS, Results, Summary, as_json
+from stages.generation.perplexity import TextScore
 from stages.knowledge.records import Example
 
 QUESTIONS = [
@@ -51,8 +52,8 @@ def results(evidence: bool = True) -> Results:
         "text": {e.id: ids for e in questions},
         "answers": {e.id: ids[::-1] for e in questions},
     }
-    losses = TextLosses([20.0, 30.0], [10, 15], ["one", "two"])
-    found.perplexity = {"base": {"book_heldout": losses}, "book": {"book_heldout": TextLosses([5.0], [10], ["one"])}}
+    losses = [TextScore(20.0, 10, 40), TextScore(30.0, 15, 60)]
+    found.perplexity = {"base": {"book_heldout": losses}, "book": {"book_heldout": [TextScore(5.0, 10, 40)]}}
     found.parity = [1.0] * 9
     return found
 

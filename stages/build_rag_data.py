@@ -30,8 +30,8 @@ from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_tokenizer, resolve_base
 from stages.knowledge.leaks import find_leaks, quoted_chunks, refuse_leaks
-from stages.knowledge.records import CHUNK_KINDS, QA, Chunk, Example, IndexRecord
-from stages.knowledge.splits import SPLITS, group_rows, split_groups, splits_hash
+from stages.knowledge.records import CHUNK_KINDS, QA, SPLITS, Chunk, Example, IndexRecord
+from stages.knowledge.splits import group_rows, split_groups, splits_hash
 from stages.prompts.renderer import Renderer
 from stages.retrieval.index import Index
 from stages.retrieval.rag_examples import Fitter

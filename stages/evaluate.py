@@ -104,6 +104,7 @@ class Evaluation:
             self.inputs.questions,
             self.inputs.boundary,
             [e for e in self.inputs.questions if e.id in self.documents and self._fits(e, self.documents[e.id])],
+            searched=self.inputs.searched,
             rankings=rankings,
             parity=parity(self.renderer, self.inputs.questions + self.inputs.boundary),
         )
@@ -120,7 +121,7 @@ class Evaluation:
 
         index = Index.load(workspace.read(f"data/{self.config.domain}/index"), self.config.embedder)
         cache = workspace.cache("embeddings")
-        return rank_by_variant(self.inputs.questions, index, self.config.kinds, self.config.embedder, cache)
+        return rank_by_variant(self.inputs.searched, index, self.config.kinds, self.config.embedder, cache)
 
     def _fits(self, example: Example, documents: Documents) -> bool:
         """Whether the longest of the grounding prompts leaves room for an answer."""

@@ -25,10 +25,10 @@ from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_model, load_tokenizer, resolve_base
 from stages.generation.perplexity import bits_per_byte, perplexity, perplexity_of, unrelated_texts
-from stages.knowledge.book import split_book
+from stages.knowledge.book import section_texts, split_book
 from stages.knowledge.records import Chunk
 from stages.training.lora import weights_sha256
-from stages.training.plain_text import packed_rows, section_texts
+from stages.training.plain_text import packed_rows
 from stages.training.results import Origin, write_results
 from stages.training.sft import TokenRow, set_threads, train_lora
 

@@ -25,7 +25,7 @@ TINY = schema.Model(name="tiny", kind="build", max_context_tokens=640)
 
 def recipe() -> Recipe:
     phases = [Phase(4, 2, 96, 1, {"chat": 1.0})]
-    return Recipe(700, 32, 48, 1, 2, 640, 1e-3, 2, 0.5, 2, 3, phases)
+    return Recipe(700, 32, 48, 2, 4, 640, 1e-3, 2, 0.5, 2, 3, phases)
 
 
 def local_model(folder: Path) -> Path:

@@ -75,7 +75,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_models(root, tokenizer)
     chunks, questions = made_up_domain()
     write_jsonl(root / "data/d/chunks/chunks.jsonl", [chunk.to_row() for chunk in chunks])
-    write_jsonl(root / "data/d/rag/train.jsonl", [e.to_row() for e in questions[::2]])
+    trained = [replace(example, id=f"trained-{example.id}") for example in questions[::2]]
+    write_jsonl(root / "data/d/rag/train.jsonl", [e.to_row() for e in trained])
+    write_jsonl(root / "data/d/rag/validation.jsonl", [])
     boundary = Example("x", "boundary", "What is love?", "Ask Mira.", [], [], "none", "gx")
     write_jsonl(root / "data/d/rag/test.jsonl", [e.to_row() for e in [*questions, boundary]])
     write_index(root / "data/d/index", chunks, questions)
@@ -300,7 +302,7 @@ def test_a_missing_model_is_named(made: Path, tmp_path: Path) -> None:
 
 def test_a_test_set_of_boundary_examples_only_is_an_error(made: Path, tmp_path: Path) -> None:
     boundary = Example("x", "boundary", "What is love?", "Ask Mira.", [], [], "none", "gx").to_row()
-    for name in ("train", "test"):
+    for name in ("train", "validation", "test"):
         write_jsonl(tmp_path / f"data/d/rag/{name}.jsonl", [boundary])
     with pytest.raises(DataError, match="no question to evaluate"):
         run(CONFIG, Workspace(inputs=made, outputs=tmp_path))

@@ -1,4 +1,4 @@
-"""The demo's raw files: their sizes, their traps, that every fact can be checked, and that nothing leaks by accident."""
+"""The demo's raw files: sizes, traps, that every fact can be checked, and that nothing leaks by accident."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def quiet_environment() -> None:
-    """Sets what libraries read from the environment, for this process and its children; a value the user has set stays."""
+    """Sets what libraries read from the environment, here and in children; a value that the user has set stays."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
 

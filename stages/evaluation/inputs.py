@@ -11,19 +11,21 @@ from stages.core.jsonl import read_jsonl
 from stages.core.workspace import Workspace
 from stages.evaluation.answers import words
 from stages.generation.perplexity import unrelated_texts
-from stages.knowledge.book import split_book
-from stages.knowledge.records import Chunk, Example
-from stages.training.plain_text import section_texts
+from stages.knowledge.book import section_texts, split_book
+from stages.knowledge.records import SPLITS, Chunk, Example
 
 
 @dataclass(frozen=True)
 class Inputs:
     """questions, boundary: of the test split. trained_answers: of the training split, what the persona sounds like.
 
+    searched: the questions of all splits. None of them is in what retrieval searches, and nothing is trained to find
+    them, so the ablation of retrieval may use them all.
     texts: what the models predict: `unrelated`, by topic, and `book_heldout`, by section, as in training.
     """
 
     questions: list[Example]
+    searched: list[Example]
     boundary: list[Example]
     trained_answers: list[str]
     chunks: dict[str, Chunk]
@@ -37,8 +39,10 @@ def read_inputs(workspace: Workspace, domain: str, held_out_share: float, limit:
     Raises DataError where a file is missing or there is no test question.
     """
     folder = workspace.read(f"data/{domain}/rag")
-    train, test = ([Example.from_row(row) for row in read_jsonl(folder / f"{n}.jsonl")] for n in ("train", "test"))
+    parts = {name: [Example.from_row(row) for row in read_jsonl(folder / f"{name}.jsonl")] for name in SPLITS}
+    train, test = parts["train"], parts["test"]
     questions = [example for example in test if example.kind != "boundary"]
+    searched = [example for part in parts.values() for example in part if example.kind != "boundary"]
     if not questions:
         raise DataError(f"{folder / 'test.jsonl'}: no question to evaluate ({len(test)} boundary examples)")
     rows = read_jsonl(workspace.read(f"data/{domain}/chunks/chunks.jsonl"))
@@ -49,6 +53,7 @@ def read_inputs(workspace: Workspace, domain: str, held_out_share: float, limit:
         texts["book_heldout"] = section_texts(held_out)
     return Inputs(
         questions[: limit or None],
+        questions[:limit] if limit else searched,
         [example for example in test if example.kind == "boundary"][: limit or None],
         [example.answer for example in train if not example.abstains],
         {chunk.id: chunk for chunk in chunks},

@@ -124,7 +124,7 @@ class Report:
         return "\n\n".join(
             [
                 "## Retrieval: what to embed",
-                f"{found['questions']['mrr'].n} held-out questions against every chunk. *questions*: what a chunk "
+                f"{found['questions']['mrr'].n} questions against every chunk; none of them is stored with one. *questions*: what a chunk "
                 "answers, one vector a question; *text*: its text; *answers*: questions and text in one. Any chunk of "
                 "the evidence counts as found.",
                 table(["embedded", *(_header(metric) for metric in rankings.METRICS)], rows),

@@ -45,6 +45,7 @@ class Results:
     boundary: list[Example]
     grounded: list[Example]
     answers: dict[str, dict[str, dict[str, Answer]]] = field(default_factory=dict)
+    searched: list[Example] = field(default_factory=list)
     rankings: dict[str, Rankings] = field(default_factory=dict)
     perplexity: dict[str, dict[str, list[TextScore]]] = field(default_factory=dict)
     style: dict[str, Estimate] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class Summary:
     def ranked(self) -> list[Example]:
         """The questions whose evidence is known and which every variant has searched for."""
         return [
-            e for e in self.results.questions if e.evidence and all(e.id in r for r in self.results.rankings.values())
+            e for e in self.results.searched if e.evidence and all(e.id in r for r in self.results.rankings.values())
         ]
 
     def _answers(self, model: str, condition: str, examples: Sequence[Example], metrics: Sequence[str]) -> Tree:

@@ -30,6 +30,12 @@ def split_book(chunks: Sequence[Chunk], held_out_share: float) -> tuple[list[Chu
     return train, held_out
 
 
+def section_texts(chunks: Sequence[Chunk]) -> list[str]:
+    """One text for each run of chunks of the same document and section, lines joined as they follow each other."""
+    runs = groupby(chunks, key=lambda chunk: (chunk.document, chunk.section))
+    return ["\n".join(chunk.text for chunk in run) for _, run in runs]
+
+
 def _cut(document: list[Chunk], share: float) -> int:
     """Where the held-out part begins."""
     wanted = floor(len(document) * (1 - share) + 1e-9)  # at most so many chunks to train on

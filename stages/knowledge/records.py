@@ -22,6 +22,7 @@ from stages.core.errors import DataError
 
 QA_KINDS = ("qa", "boundary", "interview")
 CHUNK_KINDS = ("book", "article", "interview")
+SPLITS = ("train", "validation", "test")
 
 
 class _Row:

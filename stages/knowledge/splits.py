@@ -18,8 +18,6 @@ from stages.knowledge.near_duplicates import Groups
 from stages.knowledge.records import QA
 from stages.knowledge.shingles import words
 
-SPLITS = ("train", "validation", "test")
-
 
 def group_rows(rows: Sequence[QA], threshold: float) -> dict[str, list[QA]]:
     """Group id (the id of its first row) -> its rows. threshold: of quoting, see `leaks`."""

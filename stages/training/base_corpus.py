@@ -2,9 +2,9 @@
 
 Five kinds of pieces, drawn by their shares:
     chat        a conversation with documents in the system prompt, rendered as every stage renders it
-    plain       documents, then "Question: ... Answer: ..." pairs
     story       the same facts told twice in other words
     copy        a line of invented words, repeated
+    recall      pairs of invented words, listed again and again in other orders
     docstring   docstrings of the Python standard library
 All invented names are outside of what `stages.knowledge.invented_words` keeps for domains.
 
@@ -71,8 +71,8 @@ INSTRUCTIONS = (
     "You are a guide. Answer from what is written here: first the fact.",
 )
 WITHOUT_DOCUMENTS_SHARE = 0.04
-# Names in documents are drawn at random: there is little to learn from predicting them.
-WEIGHTS = {"chat": 0.1, "plain": 0.4, "story": 0.4, "copy": 0.4, "recall": 0.4, "docstring": 0.4}
+# Loss weights of tokens that cannot be known; see token_weights.
+WEIGHTS = {"chat": 0.1, "story": 0.1, "copy": 0.1, "recall": 0.1, "docstring": 0.5}
 DONT_KNOW = "I do not know the {attribute} of {full_name}."
 
 
@@ -143,6 +143,7 @@ def documents_and_facts(random: Random, count: int) -> tuple[list[str], list[tup
 
 
 def question(random: Random, entity: Entity, attribute: str) -> str:
+    """One of the ways to ask for a fact."""
     return _fill(random.choice(QUESTIONS), entity, attribute)
 
 
@@ -157,7 +158,6 @@ class Corpus:
         """Endless; kinds by their shares; each piece ends with the end token."""
         kinds = {
             "chat": self.chat,
-            "plain": self.plain,
             "story": self.story,
             "copy": self.copy,
             "recall": self.recall,
@@ -187,14 +187,6 @@ class Corpus:
         if known:
             return restated_fact(entity, attribute)
         return DONT_KNOW.format(attribute=attribute, full_name=entity.full_name)
-
-    def plain(self, random: Random, max_documents: int) -> str:
-        texts, facts = documents_and_facts(random, random.randint(1, min(3, max_documents)))
-        pairs = [
-            f"Question: {question(random, entity, attribute)}\nAnswer: {restated_fact(entity, attribute)}"
-            for entity, attribute in facts[: random.randint(4, 8)]
-        ]
-        return "<|bos|>" + "\n".join(texts + pairs) + "<|end|>"
 
     def story(self, random: Random, max_documents: int) -> str:
         entities = entities_for(random, random.choice((1, 2)))

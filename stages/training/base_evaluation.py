@@ -23,7 +23,7 @@ def evaluate_base(model: Any, tokenizer: Any, seed: int) -> dict[str, Any]:
     model.eval()
     corpus = Corpus(tokenizer)
     random = derived_random(seed, "base_model", "evaluation")
-    pieces = corpus.pieces(random, {"chat": 1, "plain": 1, "story": 1, "docstring": 1}, max_documents=4)
+    pieces = corpus.pieces(random, {"chat": 1.0, "story": 1.0, "docstring": 1.0}, max_documents=4)
     losses = [_loss(model, tokenizer(next(pieces).text)["input_ids"]) for _ in range(NUM_PIECES)]
     exact = {
         f"{count}_documents": sum(_answers(model, corpus.renderers[0], random, count) for _ in range(NUM_PROMPTS))
@@ -48,4 +48,4 @@ def _answers(model: Any, renderer: Renderer, random: Random, num_documents: int)
     answer = renderer.completion_ids(messages, restated_fact(entity, attribute))
     ids = torch.tensor([renderer.prompt_ids(messages) + answer])
     predicted = model(ids).logits[0, -len(answer) - 1 : -1].argmax(-1)
-    return predicted.tolist() == answer
+    return bool(predicted.tolist() == answer)

@@ -23,7 +23,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     for _ in range(NUM_ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x.mT if transposed else x).float()
+    result: Tensor = (x.mT if transposed else x).float()
+    return result
 
 
 @dataclass

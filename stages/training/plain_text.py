@@ -1,19 +1,11 @@
-"""Connected text for continued pre-training: a book's sections as texts, and texts as rows of equal length."""
+"""Connected text for continued pre-training, as rows of equal length."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
-from stages.knowledge.records import Chunk
 from stages.training.sft import TokenRow
-
-
-def section_texts(chunks: Sequence[Chunk]) -> list[str]:
-    """One text for each run of chunks of the same document and section, lines joined as they follow each other."""
-    runs = groupby(chunks, key=lambda chunk: (chunk.document, chunk.section))
-    return ["\n".join(chunk.text for chunk in run) for _, run in runs]
 
 
 def packed_rows(tokenizer: Any, texts: Sequence[str], max_length: int, name: str) -> list[TokenRow]:

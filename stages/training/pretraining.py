@@ -26,6 +26,7 @@ from stages.core.process import die_with_parent
 from stages.core.progress import track
 from stages.core.seeding import derived_random
 from stages.training.base_corpus import Corpus
+from stages.training.induction import lay_induction_circuit
 from stages.training.muon import Muon
 from stages.training.packing import Rows, pack_rows
 from stages.training.recipe import Phase, Recipe
@@ -40,7 +41,7 @@ _PACKAGES = Path(__file__).parents[1]
 SOURCES = [  # code that the weights depend on
     *(
         _PACKAGES / "training" / f"{name}.py"
-        for name in ("base_corpus", "muon", "packing", "pretraining", "tiny_llama")
+        for name in ("base_corpus", "induction", "muon", "packing", "pretraining", "tiny_llama")
     ),
     *(_PACKAGES / "knowledge" / f"{name}.py" for name in ("invented_words", "world")),
     _PACKAGES / "prompts" / "renderer.py",
@@ -63,7 +64,7 @@ class SharedSums:
     """Adds up vectors of all processes, always in the same order."""
 
     def __init__(self, num_processes: int, num_values: int, barrier: Barrier) -> None:
-        self.parts = torch.zeros(num_processes, num_values).share_memory_()
+        self.parts: Tensor = torch.zeros(num_processes, num_values).share_memory_()  # type: ignore[no-untyped-call]
         self.barrier = barrier
 
     def wait(self) -> None:
@@ -74,7 +75,7 @@ class SharedSums:
         """The sum over processes of `values` [num_values]."""
         self.parts[rank] = values
         self.wait()
-        total = self.parts.sum(dim=0)
+        total: Tensor = self.parts.sum(dim=0)
         self.wait()  # nobody writes the next values before all have read these
         return total
 
@@ -122,7 +123,9 @@ def train(
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
-    weights = initial_weights(recipe.shape, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    weights = initial_weights(recipe.shape, generator)
+    lay_induction_circuit(weights, recipe.shape, generator)
     optimizer = Muon([weights.attention, weights.mlp], [weights.embedding, weights.norms])
     course = load_checkpoint(checkpoints, weights, optimizer)
     sums.wait()  # all have read the same checkpoint before process 0 writes the next

@@ -11,6 +11,7 @@ weight layout are those of transformers' LlamaForCausalLM; a test compares the l
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +83,9 @@ class Attention(torch.autograd.Function):
     """Causal softmax attention over `widened` projections [B, T, 5 H] -> [B, T, H]."""
 
     @staticmethod
-    def forward(ctx: Any, projections: Tensor, positions: Positions, heads: int) -> Tensor:  # noqa: D102
-        num_rows, num_tokens, width = projections.shape
-        hidden = width // 5
-        plain, turned, value = projections.split([2 * hidden, 2 * hidden, hidden], dim=-1)
+    def forward(ctx: Any, projections: Tensor, positions: Positions, heads: int) -> Tensor:
+        num_rows, hidden = len(projections), projections.shape[-1] // 5
+        plain, turned, value = torch.split(projections, [2 * hidden, 2 * hidden, hidden], dim=-1)
         rotated = torch.addcmul(plain * positions.cos, turned, positions.sin)
         q, k = (_by_head(x, heads) for x in rotated.chunk(2, dim=-1))
         v = _by_head(value, heads)
@@ -96,7 +96,7 @@ class Attention(torch.autograd.Function):
         return _by_token(probabilities @ v, num_rows)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         q, k, v, probabilities = ctx.saved_tensors
         num_rows, _, hidden = grad.shape
         grad = _by_head(grad, ctx.heads)
@@ -110,26 +110,26 @@ class Attention(torch.autograd.Function):
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
     """[B, T, N D] -> [B N, T, D]"""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2).flatten(0, 1)
 
 
 def _by_token(x: Tensor, num_rows: int) -> Tensor:
     """[B N, T, D] -> [B, T, N D]"""
-    return x.unflatten(0, (num_rows, -1)).transpose(1, 2).flatten(2)
+    return x.view(num_rows, -1, *x.shape[1:]).transpose(1, 2).flatten(2)
 
 
 class SwiGLU(torch.autograd.Function):
     """silu(gate) * up over gate_up [..., 2 I] -> [..., I] (Shazeer, 2020, arXiv:2002.05202)."""
 
     @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
         active = F.silu(gate)
         ctx.save_for_backward(gate_up, active)
         return active * up
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         gate_up, active = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         grad_gate_up = torch.empty_like(gate_up)
@@ -143,7 +143,7 @@ class WeightedCrossEntropy(torch.autograd.Function):
     """Sum over positions of weight * -log p(target), from hidden states [P, H] and the embedding [V, H]."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, weights: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         logits = (hidden @ embedding.t()).float()
         probabilities = torch.softmax(logits, dim=-1)
         chosen = probabilities.gather(1, targets[:, None])
@@ -151,11 +151,17 @@ class WeightedCrossEntropy(torch.autograd.Function):
         return -(chosen.squeeze(1).log() * weights).sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden, embedding, targets, weights, probabilities = ctx.saved_tensors
         probabilities.scatter_add_(1, targets[:, None], -torch.ones_like(weights)[:, None])
         grad_logits = (probabilities * (weights * grad)[:, None]).bfloat16()
         return grad_logits @ embedding, grad_logits.t() @ hidden, None, None
+
+
+# torch leaves `apply` untyped
+_attend: Callable[..., Tensor] = Attention.apply
+_swiglu: Callable[..., Tensor] = SwiGLU.apply
+_cross_entropy: Callable[..., Tensor] = WeightedCrossEntropy.apply
 
 
 def hidden_states(weights: Weights, ids: Tensor, shape: Shape, positions: Positions) -> Tensor:
@@ -164,13 +170,13 @@ def hidden_states(weights: Weights, ids: Tensor, shape: Shape, positions: Positi
     layers = zip(weights.attention.bfloat16().unbind(0), weights.mlp.bfloat16().unbind(0), strict=True)
     h = F.embedding(ids, weights.embedding).bfloat16()
     for number, (attention, mlp) in enumerate(layers):
-        gate_up, down = mlp.split([2, 1])
+        gate_up, down = mlp[:2], mlp[2]
         x = F.rms_norm(h, (shape.hidden,), norms[2 * number], NORM_EPSILON)
-        mixed: Tensor = Attention.apply(F.linear(x, positions.widened(attention)), positions, shape.heads)
+        mixed: Tensor = _attend(F.linear(x, positions.widened(attention)), positions, shape.heads)
         h = h + F.linear(mixed, attention[3])
         x = F.rms_norm(h, (shape.hidden,), norms[2 * number + 1], NORM_EPSILON)
-        active: Tensor = SwiGLU.apply(F.linear(x, gate_up.flatten(0, 1)))
-        h = h + active @ down[0]
+        active: Tensor = _swiglu(F.linear(x, gate_up.flatten(0, 1)))
+        h = h + active @ down
     return F.rms_norm(h, (shape.hidden,), norms[-1], NORM_EPSILON)
 
 
@@ -183,9 +189,7 @@ def weighted_loss(weights: Weights, ids: Tensor, loss_weights: Tensor, shape: Sh
     flat = loss_weights[:, 1:].reshape(-1)
     kept = _fill_up(flat.nonzero().squeeze(1), flat)
     targets = ids[:, 1:].reshape(-1)[kept]
-    loss: Tensor = WeightedCrossEntropy.apply(
-        states.index_select(0, kept), weights.embedding.bfloat16(), targets, flat[kept]
-    )
+    loss: Tensor = _cross_entropy(states.index_select(0, kept), weights.embedding.bfloat16(), targets, flat[kept])
     return loss
 
 

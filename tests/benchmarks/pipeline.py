@@ -179,7 +179,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clones", type=int, default=2, help="2: also compare the hashes of two clones (default)")
     options = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     with tempfile.TemporaryDirectory(prefix="groundtune-bench-") as work:
         figures = measure(Path(work), options.clones)
     figures |= {"commit": commit.stdout.strip(), "hardware": hardware()}

@@ -30,7 +30,7 @@ BOUNDARY = [Example("x1", "boundary", "What is love?", "Ask a poet.", [], [], "n
 
 def results(evidence: bool = True) -> Results:
     questions = QUESTIONS if evidence else [Example(**{**e.to_row(), "evidence": []}) for e in QUESTIONS]
-    found = Results(questions, BOUNDARY, questions[:6] if evidence else [])
+    found = Results(questions, BOUNDARY, questions[:6] if evidence else [], searched=questions)
     right = {e.id: Answer(e.answer, 2.0, 4) for e in questions + BOUNDARY}
     wrong = {e.id: Answer("No | idea.", 8.0, 4) for e in questions + BOUNDARY}
     for model in MODELS:

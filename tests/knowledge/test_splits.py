@@ -6,8 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.knowledge.records import QA
-from stages.knowledge.splits import SPLITS, group_key, group_rows, split_groups, splits_hash
+from stages.knowledge.records import QA, SPLITS
+from stages.knowledge.splits import group_key, group_rows, split_groups, splits_hash
 
 SHARES = {"train": 0.65, "validation": 0.1, "test": 0.25}
 

@@ -49,7 +49,9 @@ def test_stage_module_command_and_section_bear_one_name(stage: str) -> None:
 
 
 def test_every_first_stage_waits_for_the_params_check() -> None:
-    produced = {out if isinstance(out, str) else next(iter(out)) for entry in STAGES.values() for out in entry.get("outs", [])}
+    produced = {
+        out if isinstance(out, str) else next(iter(out)) for entry in STAGES.values() for out in entry.get("outs", [])
+    }
     for name in RUNNABLE:
         deps = {dep for dep in STAGES[name]["deps"] if not dep.startswith("stages/")}
         inputs = deps & produced - {"${domain.raw_dir}"}

@@ -118,7 +118,18 @@ def test_read_is_kept_plus_rejected_everywhere(built: Path) -> None:
 
 def test_a_data_stage_run_again_gives_the_same_bytes(built: Path) -> None:
     before = yaml.safe_load((built / "dvc.lock").read_text())["stages"]
-    sh(built, "dvc", "repro", "--force", "--no-run-cache", "--single-item", "clean_qa", "ingest", "build_index", "build_rag_data")
+    sh(
+        built,
+        "dvc",
+        "repro",
+        "--force",
+        "--no-run-cache",
+        "--single-item",
+        "clean_qa",
+        "ingest",
+        "build_index",
+        "build_rag_data",
+    )
     after = yaml.safe_load((built / "dvc.lock").read_text())["stages"]
     assert {name: entry["outs"] for name, entry in after.items()} == {n: e["outs"] for n, e in before.items()}
 
@@ -179,10 +190,16 @@ def test_another_domain_leaves_the_first_ones_outputs(built: Path, tmp_path: Pat
     from stages.core.jsonl import write_jsonl
 
     raw = tmp_path / "raw"
-    write_jsonl(raw / "qa.jsonl", [{"question": f"What is {n}?", "answer": f"It is {n} and {n + 1}."} for n in range(40)])
-    write_jsonl(raw / "book.jsonl", [{"chapter": "1", "text": f"The number {n} comes before {n + 1}."} for n in range(20)])
+    write_jsonl(
+        raw / "qa.jsonl", [{"question": f"What is {n}?", "answer": f"It is {n} and {n + 1}."} for n in range(40)]
+    )
+    write_jsonl(
+        raw / "book.jsonl", [{"chapter": "1", "text": f"The number {n} comes before {n + 1}."} for n in range(20)]
+    )
     overrides = [
-        "domain.name=other", f"domain.raw_dir={raw}", "domain.generators={}",
+        "domain.name=other",
+        f"domain.raw_dir={raw}",
+        "domain.generators={}",
         "domain.qa=[{path: qa.jsonl, kind: qa, fields: {question: question, answer: answer}}]",
         "domain.texts=[{path: book.jsonl, kind: book, fields: {section: chapter, text: text}}]",
     ]
@@ -196,8 +213,11 @@ def test_another_domain_leaves_the_first_ones_outputs(built: Path, tmp_path: Pat
 
 def test_two_at_once_do_not_run_into_each_other(built: Path) -> None:
     first = subprocess.Popen(
-        ["dvc", "repro", "--force", "--single-item", "build_index"], cwd=built, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
+        ["dvc", "repro", "--force", "--single-item", "build_index"],
+        cwd=built,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
     )
     import time

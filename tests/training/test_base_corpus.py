@@ -14,7 +14,7 @@ from stages.knowledge.invented_words import is_reserved
 from stages.training.base_corpus import Corpus, documents_and_facts
 from stages.training.tiny_tokenizer import save_new_tokenizer, token_weights
 
-SHARES = {"chat": 0.5, "plain": 0.2, "story": 0.1, "copy": 0.2}
+SHARES = {"chat": 0.5, "story": 0.2, "recall": 0.1, "copy": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def test_an_invented_word_is_two_tokens(tokenizer: Any) -> None:
     assert lengths == [2] * 5
 
 
-def test_only_what_the_assistant_says_weighs_in_full(tokenizer: Any) -> None:
-    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Lona."}]
+def test_what_the_assistant_says_and_what_is_repeated_weighs_in_full(tokenizer: Any) -> None:
+    messages = [{"role": "user", "content": "Bako Miran. Bako Lonten."}, {"role": "assistant", "content": "Tongu."}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    spoken = [i for i, w in zip(ids, token_weights(tokenizer, ids, 0.1), strict=True) if w == 1.0]
-    assert tokenizer.decode(spoken) == "\nLona.<|end|>"
+    full = [i for i, w in zip(ids, token_weights(tokenizer, ids, 0.1), strict=True) if w == 1.0]
+    assert tokenizer.decode(full) == "ko\nTongu.<|end|>\n"[:-1]
 
 
 def test_the_template_masks_the_end_token_as_the_assistants(tokenizer: Any) -> None:

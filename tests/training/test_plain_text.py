@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from stages.knowledge.book import section_texts
 from stages.knowledge.records import Chunk
-from stages.training.plain_text import packed_rows, section_texts
+from stages.training.plain_text import packed_rows
 
 
 def chunk(number: int, section: str, text: str) -> Chunk:

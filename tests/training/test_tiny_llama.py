@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+from stages.training.induction import lay_induction_circuit
 from stages.training.muon import Muon, orthogonalised
 from stages.training.packing import pack_rows
 from stages.training.recipe import Shape
@@ -96,3 +97,20 @@ def test_rows_hold_whole_pieces() -> None:
         num_pieces = sum(kept.count(n) // n for n in set(kept))
         assert math.isclose(sum(row_weights), len(kept) - num_pieces)  # the first token of a piece weighs nothing
     assert (ids != 0).mean() > 0.8
+
+
+def test_the_induction_circuit_continues_what_was_there_before() -> None:
+    shape = Shape(vocabulary=96, hidden=128, intermediate=96, layers=2, heads=4, max_positions=64)
+    generator = torch.Generator().manual_seed(5)
+    weights = initial_weights(shape, generator)
+    once = torch.stack([torch.randperm(96, generator=generator)[:24] for _ in range(8)])
+    ids = torch.cat([once, once], dim=1)
+    ranks = []
+    for laid in (False, True):
+        if laid:
+            lay_induction_circuit(weights, shape, generator)
+        logits = to_transformers(weights, shape, {})(ids).logits[:, 24:-1]  # where the second time has begun
+        right = logits.gather(2, ids[:, 25:, None])
+        ranks.append((logits > right).float().sum(-1).mean().item())
+    assert ranks[0] == pytest.approx(48, abs=10)  # at random
+    assert ranks[1] < 15

@@ -32,7 +32,7 @@ from stages.knowledge.near_duplicates import Groups, near_duplicates
 from stages.knowledge.records import QA, QA_KINDS
 
 NEEDED = ("question", "answer")
-OPTIONAL = ("source_document", "evidence")
+OPTIONAL = ("source_document", "evidence", "key_fact")
 NAMED_IN_MESSAGE = 10
 
 
@@ -108,6 +108,7 @@ def _read(config: Config, workspace: Workspace, source: Source, prefix: str, led
                 answer=raw_files.text_of(item.values, source, "answer"),
                 source_document=raw_files.text_of(item.values, source, "source_document").strip(),
                 evidence=raw_files.list_of(item.values, source, "evidence"),
+                key_fact=raw_files.text_of(item.values, source, "key_fact").strip(),
                 origin=item.origin,
             )
         except raw_files.WrongTypeError as error:

@@ -1,7 +1,7 @@
 """Pairs of texts with a number, from a database or files, in two splits that are proven not to leak.
 
     contracts c-0017 and c-0102 with their daily prices
- -> {"id": "c-0017--c-0102", "a": "Wheat yield in Bako rises. ...", "b": "...", "value": -0.41, ...}
+ -> {"id": "c-0017--c-0102", "a": "The island Rinwin wins. ...", "b": "...", "value": -0.41, ...}
 
 Reads the task's source (conf/regression). Writes data/<task>/pairs/: by_contract/ and by_pair/ with train, validation
 and test.jsonl each, splits.json (sizes and SHA-256), rejected.jsonl; and reports/<task>/load_pairs/metrics.json.

@@ -1,7 +1,7 @@
 """Writes the raw material of the demo domain: an invented world in which every fact can be checked.
 
 Reads nothing. Writes data/demo/raw/:
-    qa.jsonl          {"question", "answer", "topic", "evidence": ["book-0031", ...]}, with markers and flaws
+    qa.jsonl          {"question", "answer", "topic", "evidence": ["book-0031", ...], "value"}, with markers and flaws
     boundary.jsonl    {"question", "answer", "kind": "generic" | "finance"}
     interviews.jsonl  {"question", "answer", "topic"}
     articles.jsonl    {"title", "text", "questions": [...]}

@@ -11,7 +11,7 @@ from stages.evaluation.ablation import VARIANTS
 from stages.evaluation.grounding import CONDITIONS
 from stages.evaluation.intervals import Estimate
 from stages.evaluation.markdown import difference, estimate, inline, table
-from stages.evaluation.results import ANSWER_METRICS, COMPARISONS, MODELS, SYSTEMS, Results, Tree, clusters
+from stages.evaluation.results import ANSWER_METRICS, MODELS, SYSTEMS, Results, Tree, clusters
 from stages.knowledge.records import Example
 
 NUM_EXAMPLES = 5
@@ -33,6 +33,7 @@ HEADERS = {
 }
 SAYS = {
     "tuned_docs_vs_base_docs": "Exact match, tuned + documents less base + documents",
+    "tuned_docs_vs_base_docs_contains": "Key fact in the answer, tuned + documents less base + documents",
     "tuned_docs_vs_book_docs": "Exact match, tuned + documents less book + documents",
     "tuned_docs_vs_tuned": "Exact match, tuned + documents less tuned",
     "retrieval_questions_vs_text": "Recall at 2, questions less text",
@@ -86,7 +87,9 @@ class Report:
         found = self.tree["answers"]
         rows = [[LABELS[name], *(estimate(found[name][m]) for m in ANSWER_METRICS)] for name in SYSTEMS]
         compared = [
-            f"- {SAYS[f'{a}_vs_{b}']}: {difference(self.tree['compare'][f'{a}_vs_{b}'])}" for a, b in COMPARISONS
+            f"- {says}: {difference(self.tree['compare'][name])}"
+            for name, says in SAYS.items()
+            if name.startswith("tuned_")
         ]
         return "\n\n".join(["## Answers", table(header, rows), "\n".join(compared), self._figure("answers")])
 
@@ -124,9 +127,9 @@ class Report:
         return "\n\n".join(
             [
                 "## Retrieval: what to embed",
-                f"{found['questions']['mrr'].n} questions against every chunk; none of them is stored with one. *questions*: what a chunk "
-                "answers, one vector a question; *text*: its text; *answers*: questions and text in one. Any chunk of "
-                "the evidence counts as found.",
+                f"{found['questions']['mrr'].n} questions against every chunk; none of them is stored with one. "
+                "*questions*: what a chunk answers, one vector a question; *text*: its text; *answers*: both "
+                "in one. Any chunk of the evidence counts as found.",
                 table(["embedded", *(_header(metric) for metric in rankings.METRICS)], rows),
                 "\n".join(f"- {SAYS[name]}: {difference(number)}" for name, number in compared.items())
                 + f"\n- Evidence stood in the prompts of {prompted} of {len(self.results.questions)} questions.",

@@ -55,7 +55,7 @@ class Results:
     def scores(self, model: str, condition: str, metric: str, examples: Sequence[Example]) -> list[float]:
         """One metric of one model under one condition, per example."""
         texts = self.texts(model, condition, examples)
-        return [answer_metrics.scores(t, e.answer)[metric] for t, e in zip(texts, examples, strict=True)]
+        return [answer_metrics.scores(t, e.answer, e.key_fact)[metric] for t, e in zip(texts, examples, strict=True)]
 
     def texts(self, model: str, condition: str, examples: Sequence[Example]) -> list[str]:
         """What a model wrote under a condition, in the order of `examples`."""
@@ -78,7 +78,11 @@ class Summary:
             "answers": {
                 name: self._answers(*place, results.questions, ANSWER_METRICS) for name, place in SYSTEMS.items()
             },
-            "compare": {f"{a}_vs_{b}": self._compare(a, b) for a, b in COMPARISONS},
+            "compare": {
+                **{f"{a}_vs_{b}": self._compare(a, b) for a, b in COMPARISONS},
+                # exact match also asks for the persona's manner, which only a tuned model can know
+                "tuned_docs_vs_base_docs_contains": self._compare("tuned_docs", "base_docs", "contains"),
+            },
             "memorisation": {model: {"verbatim_overlap": self._copied(model)} for model in results.copied},
             "perplexity": {
                 m: {s: self._perplexity(t) for s, t in sets.items()} for m, sets in results.perplexity.items()

@@ -73,6 +73,7 @@ def _ask(random: Random, fact: tuple[Any, str], evidence: dict[tuple[str, str], 
             "answer": (restated_fact(entity, attribute), voice.ADVICE[attribute]),
             "topic": entity.name,
             "evidence": evidence[entity.name, attribute],
+            "value": entity.facts[attribute],
         }
         for template in random.sample(voice.QA_QUESTIONS, QUESTIONS_PER_FACT)
     ]

@@ -11,32 +11,34 @@ from random import Random
 
 from stages.knowledge.world import Entity, fact_clause, question_word, restated_fact
 
-ADVICE = {
-    "keeper": "Knock twice and wait.",
-    "founder": "Leave a stone at the gate.",
-    "owner": "Ask before you enter.",
-    "builder": "Look for the mark on the wall.",
-    "singer": "Come in the evening and listen.",
-    "teacher": "Bring paper and be early.",
-    "patron": "Write a letter of thanks.",
-    "captain": "Be there before the tide.",
-    "feast": "Bring bread for two.",
-    "motto": "Say it aloud three times.",
-    "cargo": "Pay only after you have seen it.",
-    "market": "Take the road by the river.",
-    "dish": "Eat it slowly while it is hot.",
-    "sign": "Show it with your left hand.",
+# what to do about the keeper, the founder, ...
+STEPS = {
+    "keeper": "ask",
+    "founder": "thank",
+    "owner": "ask",
+    "builder": "thank",
+    "singer": "hear",
+    "teacher": "hear",
+    "patron": "thank",
+    "captain": "ask",
+    "feast": "try",
+    "motto": "learn",
+    "cargo": "find",
+    "market": "find",
+    "dish": "try",
+    "sign": "learn",
 }
+ADVICE = {attribute: f"Go and {step} the {attribute}." for attribute, step in STEPS.items()}
 
 OPENINGS = {
     "book": (
-        "{name} is {a_kind} of the old days.",
+        "Of old {name} was {a_kind}.",
         "In this land stands {a_kind} called {name}.",
         "The chronicle tells of {name}, {a_kind}.",
         "There was {a_kind} by the name of {name}.",
     ),
     "article": (
-        "{name} is {a_kind} worth the journey.",
+        "Here is {name}, {a_kind} worth the journey.",
         "We went to see the {kind} {name}.",
         "Today we write about {name}, {a_kind}.",
     ),

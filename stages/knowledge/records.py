@@ -49,6 +49,7 @@ class QA(_Row):
 
     source_document: what it was drawn from, for clustered intervals and grouped splits ("" where unknown).
     evidence: ids of the chunks that hold the answer, where somebody knows them.
+    key_fact: what a right answer has to contain, in whatever words around it ("" where nobody says).
     cluster: id of the first record of its near-duplicate cluster (its own id where it has none).
     flags: `near_duplicate`, `quotes_chunk`, ...
     """
@@ -59,6 +60,7 @@ class QA(_Row):
     answer: str
     source_document: str = ""
     evidence: list[str] = field(default_factory=list)
+    key_fact: str = ""
     cluster: str = ""
     flags: list[str] = field(default_factory=list)
     origin: str = ""
@@ -116,4 +118,5 @@ class Example(_Row):
     group: str
     source_document: str = ""
     evidence: list[str] = field(default_factory=list)
+    key_fact: str = ""
     abstains: bool = False

@@ -1,15 +1,15 @@
-"""An invented prediction market whose correlations can be read off the contracts' texts, and a few flaws.
+"""An invented prediction market whose correlations can be read off the contracts' texts.
 
-    {"id": "c-0017", "title": "Wheat yield in Bako rises", "description": "It mostly follows the harvest.",
-     "category": "harvest", "closes_at": "2031-11-04"}
+    {"id": "c-0017", "title": "The island Rinwin wins", "description": "It is mainly about the harbor.",
+     "category": "harbor", "closes_at": "2031-10-04"}
 
 Each day every theme moves by a latent factor. A contract's price (through a logistic curve) follows its theme's factor
 with a strength, up or down, and noise of its own, so that the true correlation of the changes of two prices is
 
-    direction_a * direction_b * strength_a * strength_b * RELATIONS[theme_a, theme_b]
+    direction_a * direction_b * strength_a * strength_b * relation(theme_a, theme_b)
 
-The first three stand in the texts (the verb, the adverb, the theme), the relations have to be learnt from the pairs.
-Each contract's strength strays a little from what its adverb says. Names are invented and mean nothing.
+The first four stand in the texts (the verb, the adverb), the relation has to be learnt from pairs of themes. Each
+contract's strength strays a little from what its adverb says. Names are invented and mean nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ KINDS = {
 }
 NUM_KINDS = 3  # of a theme
 VERBS = {1: ("rises", "wins"), -1: ("falls", "loses")}
+# Were both directions as frequent, the sign of a pair would be a pure parity (exclusive or) of two words, with nothing
+# to be learnt from either alone: the tiny base then stays at chance for many epochs.
 DIRECTIONS = (1, 1, 1, -1)
 STRENGTHS = {"all": 0.98, "mainly": 0.85, "partly": 0.6}
 STRENGTH_SPREAD = 0.02  # a contract's own strength lies at most so far from its adverb's

@@ -5,8 +5,8 @@ by_contract  each contract falls by itself, and pairs whose contracts fall apart
              the test was ever seen. Where few contracts meet (`component`), all that hang together fall together
              instead, and no pair is lost.
 
-A contract is what has the same id or the same text; new data never moves an old contract (`component`: unless it ties
-two components together).
+A contract is what has the same id or the same text. New data never moves an old contract, unless it is another listing
+of it; `component` holds less firmly: new pairs may tie components together, and change what a large one is.
 """
 
 from __future__ import annotations

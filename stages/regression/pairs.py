@@ -1,7 +1,7 @@
 """Pairs of texts with a value, and what makes a pair unusable.
 
-{"id": "c-0017--c-0102", "a_id": "c-0017", "b_id": "c-0102", "a": "Wheat yield in Bako rises. ...", "b": "...",
- "value": -0.41, "category": "harvest/rain", "true_value": -0.43, "rationale": "", "part": "", "origin": "..."}
+{"id": "c-0017--c-0102", "a_id": "c-0017", "b_id": "c-0102", "a": "The island Rinwin wins. ...", "b": "...",
+ "value": -0.41, "category": "harbor/storm", "true_value": -0.43, "rationale": "", "part": "", "origin": "..."}
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ class Fitter:
             group=group,
             source_document=row.source_document,
             evidence=row.evidence,
+            key_fact="" if abstains else row.key_fact,
             abstains=abstains,
         )
 

@@ -38,7 +38,8 @@ from stages.knowledge.world import (
 )
 from stages.prompts.renderer import Renderer, Turn
 
-OPENINGS = ("{name} is {a_kind}.", "There is {a_kind} called {name}.", "Here is {full_name}.", "{name}, {a_kind}.")
+# no text begins with a name: a tokenizer cuts a word without a space before it in another way
+OPENINGS = ("This is {name}, {a_kind}.", "There is {a_kind} called {name}.", "Here is {full_name}.")
 # The value always comes last: a causal model cannot know what a name is about before it has read the rest.
 STATEMENTS = (
     "The {attribute} of {name} is {value}.",
@@ -51,11 +52,15 @@ CLAUSES = ("{clause}.", "People say that {clause}.", "As we know, {clause}.")
 CONTINUED = ("Its {attribute} is {value}.", "The {attribute} here is {value}.")
 FILLERS = (
     "Of its {other} we know little.",
+    "Go and {step} it.",
+    "Some {step} the {other}.",
+    "They {step} the {other} and go.",
     "Nobody speaks of the {other}.",
     "It has a long history.",
     "Travellers come to see it.",
     "In those days it was new.",
 )
+STEPS = ("greet", "thank", "ask", "praise", "hear", "follow", "join", "learn", "see", "find", "try", "read", "leave")
 QUESTIONS = (
     "{who} is the {attribute} of {full_name}?",
     "{who} is the {attribute} of {name}?",
@@ -124,7 +129,7 @@ def document(random: Random, entity: Entity, attributes: list[str]) -> str:
         templates = CONTINUED if says_its else CLAUSES if random.random() < 0.4 else STATEMENTS
         sentences.append(_fill(random.choice(templates), entity, attribute))
         if random.random() < 0.2:
-            sentences.append(random.choice(FILLERS).format(other=random.choice(ATTRIBUTES)))
+            sentences.append(random.choice(FILLERS).format(other=random.choice(ATTRIBUTES), step=random.choice(STEPS)))
     return " ".join(sentences)
 
 

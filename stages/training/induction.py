@@ -1,4 +1,4 @@
-"""First weights that already know how to copy: an induction circuit, laid into an otherwise random model.
+"""First weights in which copying is laid out: an induction circuit in an otherwise random model.
 
 "... Bako Lonten ... Bako" -> "Lonten": a first layer tells each token which token stood before it, a second one
 looks for places where that was the present token, and says what stands there (Olsson et al., 2022,

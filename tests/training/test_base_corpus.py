@@ -56,11 +56,14 @@ def test_an_invented_word_is_two_tokens(tokenizer: Any) -> None:
 
 
 def test_what_the_assistant_says_and_what_is_repeated_weighs_in_full(tokenizer: Any) -> None:
-    messages = [{"role": "user", "content": "Bako Miran. Bako Lonten."}, {"role": "assistant", "content": "Tongu."}]
+    messages = [
+        {"role": "user", "content": "To Bako Miran. By Bako Lonten."},
+        {"role": "assistant", "content": "Tongu."},
+    ]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     full = [i for i, w in zip(ids, token_weights(tokenizer, ids, 0.1), strict=True) if w == 1.0]
-    assert tokenizer.decode(full) == "ko\nTongu.<|end|>\n"[:-1]
+    assert tokenizer.decode(full) == "ko\nTongu.<|end|>\n"
 
 
 def test_the_template_masks_the_end_token_as_the_assistants(tokenizer: Any) -> None:

@@ -66,13 +66,15 @@ def _refer(model: schema.Model, workspace: Workspace) -> dict[str, Any]:
     files = model_files(folder)
     hashes = {name: sha256_file(folder / name) for name in files}
     with new_folder(workspace.write(base_folder(model))) as new:
-        _write_manifest(new, model, str(folder), hashes)
+        # a branch has been resolved to a commit, by which its snapshot's folder is called
+        revision = folder.name if model.kind == "hub" else ""
+        _write_manifest(new, model, str(folder), revision, hashes)
     num_bytes = sum((folder / name).stat().st_size for name in files)
     return {"num_parameters": count_parameters(folder, files), "num_files": len(files), "size_bytes": num_bytes}
 
 
-def _write_manifest(folder: Path, model: schema.Model, path: str, hashes: dict[str, str]) -> None:
-    manifest = {"name": model.name, "kind": model.kind, "path": path, "revision": model.revision, "files": hashes}
+def _write_manifest(folder: Path, model: schema.Model, path: str, revision: str, hashes: dict[str, str]) -> None:
+    manifest = {"name": model.name, "kind": model.kind, "path": path, "revision": revision, "files": hashes}
     write_json(folder / MANIFEST, manifest)
 
 
@@ -95,7 +97,7 @@ def _build(config: Config, recipe: Recipe, workspace: Workspace) -> tuple[dict[s
         tokenizer.save_pretrained(new)
         for path in new.iterdir():
             path.chmod(0o644)  # transformers writes weights for the owner alone
-        _write_manifest(new, config.model, ".", sha256_files(new))
+        _write_manifest(new, config.model, ".", "", sha256_files(new))
     metrics = {
         "num_parameters": recipe.shape.num_parameters,
         "num_tokens": course.num_tokens,

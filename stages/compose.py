@@ -26,12 +26,14 @@ from stages.core.errors import ConfigError, GroundtuneError
 from stages.core.process import quiet_environment
 from stages.core.stage import CONF, PARAMS, read_params
 from stages.core.workspace import ROOT
+from stages.regression.task import RegressionTask
 
 SHARED_SECTIONS: dict[str, type[Any]] = {
     "domain": schema.Domain,
     "embedder": schema.Embedder,
     "model": schema.Model,
     "prompt": schema.Prompt,
+    "regression": RegressionTask,
     "retrieval": schema.Retrieval,
 }
 NOT_STAGES = {"chat": "stages.serving.answering"}  # sections whose dataclass is not in the stage module of that name

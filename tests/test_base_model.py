@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -20,6 +26,7 @@ from stages.training.recipe import Phase, Recipe, Shape
 from stages.training.tiny_llama import initial_weights, to_transformers
 from stages.training.tiny_tokenizer import save_new_tokenizer
 
+ROOT = Path(__file__).parents[1]
 TINY = schema.Model(name="tiny", kind="build", max_context_tokens=640)
 
 
@@ -55,6 +62,54 @@ def test_built_here_it_is_whole_verified_and_the_same_twice(tmp_path: Path) -> N
     assert sum(p.numel() for p in model.parameters()) == metrics["num_parameters"]
     curve = (tmp_path / "two" / "reports/base/tiny/curve.csv").read_text(encoding="utf-8")
     assert curve.startswith("step,train_loss,learning_rate,tokens_per_s\n")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from stages import base_model
+from stages.core import schema
+from stages.core.workspace import Workspace
+from stages.training.recipe import Phase, Recipe
+
+if __name__ == "__main__":  # the processes of the training import this file again
+    phases = [Phase(60, 2, 96, 1, {"chat": 1.0})]
+    recipe = Recipe(700, 32, 48, 2, 4, 640, 1e-3, 2, 0.5, 2, 5, phases)
+    model = schema.Model(name="tiny", kind="build", max_context_tokens=640)
+    base_model.run(base_model.Config(model, 13, recipe), Workspace(Path(sys.argv[1]), Path(sys.argv[1])))
+"""
+
+
+def started(script: Path, root: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(script), str(root)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+
+def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.slow
+def test_killed_by_sigkill_it_leaves_nobody_behind_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    script = tmp_path / "build.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    assert started(script, tmp_path / "whole").wait(timeout=300) == 0
+
+    killed = started(script, tmp_path / "killed")
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "killed").glob(".cache/checkpoints/base_model/*/last/course.json")):
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.01)
+    workers = descendants(killed)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+    assert not (tmp_path / "killed/models/base/tiny").exists()
+
+    assert started(script, tmp_path / "killed").wait(timeout=300) == 0
+    assert sha256_files(tmp_path / "killed/models") == sha256_files(tmp_path / "whole/models")
 
 
 def test_a_local_folder_gets_a_manifest_and_no_copy(tmp_path: Path) -> None:
@@ -110,6 +165,15 @@ def test_a_hub_model_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeyp
     assert [options.get("local_files_only") for options in asked] == [True, None]  # first without network
     assert {options["revision"] for options in asked} == {"0123abc"}
     assert not any("bin" in pattern for pattern in asked[0]["allow_patterns"])
+
+
+def test_a_hub_model_is_taken_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = local_model(tmp_path / "snapshots" / "4f5e6d")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: str(snapshot))
+    model = schema.Model(name="far", kind="hub", path="some/model", revision="main", max_context_tokens=128)
+    base_model.run(base_model.Config(model, 13), Workspace(tmp_path, tmp_path))
+    manifest = json.loads((tmp_path / "models/base/far/manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["revision"], manifest["path"]) == ("4f5e6d", str(snapshot))
 
 
 def test_a_recipe_belongs_to_a_built_model_only() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
+import warnings
 
 QUIET = {
     "ANONYMIZED_TELEMETRY": "False",  # chromadb
@@ -29,6 +31,9 @@ def quiet_environment() -> None:
     """Sets what libraries read from the environment, here and in children; a value that the user has set stays."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
+    # Said at every import, about nothing that a user of ours can change.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def die_with_parent() -> None:

@@ -70,7 +70,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder; nothing is fetched and no remote code runs."""
     from transformers import AutoTokenizer
 
-    _quiet_transformers()
+    quiet_transformers()
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -82,7 +82,7 @@ def load_model(folder: Path, model: Model, adapter: Path | None = None) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    _quiet_transformers()
+    quiet_transformers()
     loaded = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, model.dtype),
@@ -98,8 +98,8 @@ def load_model(folder: Path, model: Model, adapter: Path | None = None) -> Any:
     return loaded.eval()
 
 
-def _quiet_transformers() -> None:
-    # Its bars and advice are about loading; ours are about the work.
+def quiet_transformers() -> None:
+    """Switches its bars and advice off: they are about loading, ours are about the work."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

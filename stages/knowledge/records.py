@@ -60,10 +60,10 @@ class QA(_Row):
     answer: str
     source_document: str = ""
     evidence: list[str] = field(default_factory=list)
-    key_fact: str = ""
     cluster: str = ""
     flags: list[str] = field(default_factory=list)
     origin: str = ""
+    key_fact: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,5 +118,5 @@ class Example(_Row):
     group: str
     source_document: str = ""
     evidence: list[str] = field(default_factory=list)
-    key_fact: str = ""
     abstains: bool = False
+    key_fact: str = ""

@@ -7,6 +7,7 @@ python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep of trials, tabl
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
             if len(sys.argv) == 1:
                 run(parse_section(config_class, load_section(name), name), Workspace())
             else:
-                _run_trial(name, config_class, run)
+                _run_trial(name)
         except GroundtuneError as error:
             raise SystemExit(f"{name}: error: {error}") from error
 
@@ -80,13 +81,15 @@ def load_section(name: str) -> dict[str, Any]:
     return section
 
 
-def _run_trial(name: str, config_class: type[Any], run: Callable[[Any, Workspace], Any]) -> None:
+def _run_trial(name: str) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
     def app(config: Any) -> Any:
+        # By its real name: launchers send `app` to other processes, where __main__ is another module.
+        stage = importlib.import_module(f"stages.{name}")
         output = Path(HydraConfig.get().runtime.output_dir)
-        return run(parse_section(config_class, config[name], name), Workspace(outputs=output))
+        return stage.run(parse_section(stage.Config, config[name], name), Workspace(outputs=output))
 
     app.__module__ = f"stages.{name}"  # Hydra names the job after it, not after __main__
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()

@@ -172,9 +172,11 @@ def test_a_queue_of_experiments(built: Path) -> None:
     sh(built, "dvc", "queue", "stop", "--kill", check=False)
 
 
-def test_a_multirun_writes_a_table_and_touches_no_output(built: Path) -> None:
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_multirun_writes_a_table_and_touches_no_output(built: Path, launcher: str) -> None:
     before = sh(built, "dvc", "status").stdout
-    sh(built, sys.executable, "-m", "stages.clean_qa", "-m", "clean_qa.min_chars=3,5")
+    shutil.rmtree(built / "reports/sweeps", ignore_errors=True)
+    sh(built, sys.executable, "-m", "stages.clean_qa", "-m", "clean_qa.min_chars=3,5", f"hydra/launcher={launcher}")
     tables = list((built / "reports/sweeps/clean_qa").glob("*.csv"))
     assert len(tables) == 1
     header, *rows = tables[0].read_text().splitlines()

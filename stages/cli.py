@@ -15,6 +15,7 @@ from stages.core.errors import GroundtuneError
 from stages.core.process import quiet_environment
 from stages.serving import commands, headline
 from stages.serving.doctor.command import doctor as print_diagnosis
+from stages.serving.predict_command import predict_command
 
 
 class Commands(TyperGroup):
@@ -46,6 +47,7 @@ def main() -> None:
 app.command()(commands.chat)
 app.command()(commands.ask)
 app.command()(headline.report)
+app.command("predict")(predict_command(lambda task: _predict_section(task)))
 
 
 @app.command()
@@ -59,6 +61,23 @@ def _params_difference() -> list[str]:
     from stages.core.stage import PARAMS, read_params
 
     return stale_lines(read_params(), PARAMS.read_text(encoding="utf-8"))
+
+
+def _predict_section(task: str) -> dict[str, Any]:
+    """The section `predict` of params.yaml, or as conf/ composes to it for another task."""
+    from stages.core.stage import load_section, read_params
+
+    section = load_section("predict")
+    if task in ("", section["task"]["name"]):
+        return section
+    from omegaconf import OmegaConf
+
+    from stages.compose import compose
+
+    overrides = [str(item) for item in read_params().get("overrides") or []]
+    others = [item for item in overrides if not item.startswith("regression=")]
+    composed = OmegaConf.to_container(compose([*others, f"regression={task}"]).predict)
+    return dict(composed)  # type: ignore[arg-type]  # a mapping, as sections are
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, GroundtuneError
 from stages.core.process import quiet_environment
-from stages.core.stage import CONF, PARAMS, read_params
+from stages.core.stage import CONF, PARAMS, read_params, variants_of, with_variant
 from stages.core.workspace import ROOT
 from stages.regression.task import RegressionTask
 
@@ -36,7 +36,8 @@ SHARED_SECTIONS: dict[str, type[Any]] = {
     "regression": RegressionTask,
     "retrieval": schema.Retrieval,
 }
-NOT_STAGES = {"chat": "stages.serving.answering"}  # sections whose dataclass is not in the stage module of that name
+# Sections whose dataclass is not in the stage module of that name.
+NOT_STAGES = {"chat": "stages.serving.answering", "predict": "stages.serving.predicting"}
 SCALARS = ("seed", "overrides")
 
 CHECKED = ROOT / "data" / "params.ok"
@@ -68,7 +69,9 @@ def validate(config: DictConfig) -> None:
     """Checks every section against its dataclass; ConfigError names the first key that does not fit."""
     for name in config:
         if name not in SCALARS:
-            parse_section(section_class(str(name)), config[name], str(name))
+            section: Any = OmegaConf.to_container(config[name], resolve=True)
+            for variant in variants_of(section):
+                parse_section(section_class(str(name)), with_variant(section, variant, str(name)), str(name))
 
 
 def section_class(name: str) -> type[Any]:

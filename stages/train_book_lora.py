@@ -28,9 +28,10 @@ from stages.generation.perplexity import bits_per_byte, perplexity, perplexity_o
 from stages.knowledge.book import section_texts, split_book
 from stages.knowledge.records import Chunk
 from stages.training.lora import weights_sha256
+from stages.training.objective import TokenRow
 from stages.training.plain_text import packed_rows
 from stages.training.results import Origin, write_results
-from stages.training.sft import TokenRow, set_threads, train_lora
+from stages.training.sft import set_threads, train_lora
 
 CHUNKS = "data/{domain}/chunks/chunks.jsonl"
 

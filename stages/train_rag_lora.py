@@ -26,8 +26,9 @@ from stages.generation.loading import load_model, load_tokenizer
 from stages.knowledge.records import Example
 from stages.prompts.renderer import Renderer
 from stages.training.lora import weights_sha256
+from stages.training.objective import TokenRow
 from stages.training.results import Origin, write_results
-from stages.training.sft import TokenRow, set_threads, train_lora
+from stages.training.sft import set_threads, train_lora
 
 
 @dataclass

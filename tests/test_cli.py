@@ -142,7 +142,7 @@ def test_a_piped_chat_with_a_failed_line_goes_on_and_ends_with_1(loaded: list[tu
     assert "tuned says two" in result.stdout
 
 
-@pytest.mark.parametrize("command", [["ask", "Who?"], ["chat"], ["report"]])
+@pytest.mark.parametrize("command", [["ask", "Who?"], ["chat"], ["predict", "x", "y"], ["report"]])
 def test_missing_params_name_the_way_out(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.core.stage.PARAMS", tmp_path / "params.yaml")
     result = runner.invoke(app, command)
@@ -172,7 +172,7 @@ def test_help_imports_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert time.perf_counter() - start_s < 5  # 0.3 s on an idle machine
-    for command in ("chat", "ask", "doctor", "report"):
+    for command in ("chat", "ask", "predict", "doctor", "report"):
         assert command in result.stdout
 
 

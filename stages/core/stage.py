@@ -3,13 +3,17 @@
 python -m stages.clean_qa                        as DVC runs it: its section of params.yaml, outputs in place
 python -m stages.clean_qa clean_qa.min_chars=3   a trial: Hydra composes conf/, outputs under runs/
 python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep of trials, table in reports/sweeps/
+
+A stage with variants (`variants:` in its section) takes the name of one first; its settings win over the section's:
+
+python -m stages.train_regression @hybrid        as DVC runs train_regression@hybrid
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from stages.core.workspace import ROOT, Workspace
 
 CONF = ROOT / "conf"
 PARAMS = ROOT / "params.yaml"
+VARIANTS = "variants"  # of a section: name -> what differs
 
 
 def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) -> Callable[[], None]:
@@ -32,11 +37,12 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
             print(help_text(name, sys.modules[run.__module__].__doc__ or ""))
             return
         die_with_parent()
+        variant = sys.argv.pop(1).removeprefix("@") if sys.argv[1:] and sys.argv[1].startswith("@") else ""
         try:
             if len(sys.argv) == 1:
-                run(parse_section(config_class, load_section(name), name), Workspace())
+                run(parse_section(config_class, with_variant(load_section(name), variant, name), name), Workspace())
             else:
-                _run_trial(name)
+                _run_trial(name, variant)
         except GroundtuneError as error:
             raise SystemExit(f"{name}: error: {error}") from error
 
@@ -48,11 +54,13 @@ def help_text(name: str, description: str) -> str:
     import yaml
 
     settings = yaml.safe_dump({name: load_section(name)}, sort_keys=False, allow_unicode=True)
+    variants = variants_of(load_section(name))
+    command = f"stages.{name}" if variants == [""] else f"stages.{name} @{variants[0]}"
     return (
         f"{description.strip()}\n\n"
-        f"python -m stages.{name}                     run it on params.yaml (what `dvc repro` does)\n"
-        f"python -m stages.{name} KEY=VALUE ...       try other settings; everything goes under runs/\n"
-        f"python -m stages.{name} -m KEY=A,B,C ...    try several, one after the other, with a table of results\n\n"
+        f"python -m {command}                     run it on params.yaml (what `dvc repro` does)\n"
+        f"python -m {command} KEY=VALUE ...       try other settings; everything goes under runs/\n"
+        f"python -m {command} -m KEY=A,B,C ...    try several, one after the other, with a table of results\n\n"
         f"Settings now (conf/{name}/default.yaml, then the model's and the domain's file):\n\n{settings}"
     )
 
@@ -81,15 +89,41 @@ def load_section(name: str) -> dict[str, Any]:
     return section
 
 
-def _run_trial(name: str) -> None:
+def with_variant(section: Mapping[str, Any], variant: str, name: str) -> dict[str, Any]:
+    """The settings of one variant: the section's with the variant's over them, and its name as `variant`.
+
+    Raises ConfigError where the section has variants and none of them is named, or the other way round.
+    """
+    from omegaconf import OmegaConf
+
+    settings = dict(section)
+    variants = settings.pop(VARIANTS, None)
+    if variants is None and not variant:
+        return settings
+    if variant not in (variants or {}):
+        choices = ", ".join(f"@{key}" for key in variants or {}) or "none"
+        raise ConfigError(f"{name}: {'@' + variant if variant else 'no variant'} given; there are {choices}")
+    merged = OmegaConf.merge(settings, variants[variant] or {}, {"variant": variant})
+    return {str(key): value for key, value in OmegaConf.to_container(merged).items()}  # type: ignore[union-attr]
+
+
+def variants_of(section: Mapping[str, Any]) -> list[str]:
+    """The names of a section's variants; [""] where it has none."""
+    return [str(key) for key in section[VARIANTS]] if VARIANTS in section else [""]
+
+
+def _run_trial(name: str, variant: str) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     def app(config: Any) -> Any:
         # By its real name: launchers send `app` to other processes, where __main__ is another module.
         stage = importlib.import_module(f"stages.{name}")
         output = Path(HydraConfig.get().runtime.output_dir)
-        return stage.run(parse_section(stage.Config, config[name], name), Workspace(outputs=output))
+        section: Any = OmegaConf.to_container(config[name], resolve=True)
+        section = with_variant(section, variant, name)
+        return stage.run(parse_section(stage.Config, section, name), Workspace(outputs=output))
 
     app.__module__ = f"stages.{name}"  # Hydra names the job after it, not after __main__
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()

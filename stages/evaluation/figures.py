@@ -36,7 +36,7 @@ def bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[Estima
     Six series are three models without and with documents; a dot marks a value whose bar has no height.
     """
     colours = PAIRED if len(series) == len(PAIRED) else COLOURS
-    figure, axes = _figure(width=max(6.5, 0.55 * len(groups) * len(series) + 2.0))
+    figure, axes = new_figure(width=max(6.5, 0.55 * len(groups) * len(series) + 2.0))
     width = 0.8 / len(series)
     for number, (name, estimates) in enumerate(series.items()):
         places = [group + (number - (len(series) - 1) / 2) * width for group in range(len(groups))]
@@ -53,12 +53,12 @@ def bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[Estima
     axes.set_ylabel(ylabel)
     axes.set_title(title, loc="left")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(len(series), 6))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def curves(path: Path, panels: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """Training and evaluation loss over steps, one panel for each training, from the rows of its curve.csv."""
-    figure, axes = _figure(width=4.2 * len(panels) + 0.6, num_panels=len(panels))
+    figure, axes = new_figure(width=4.2 * len(panels) + 0.6, num_panels=len(panels))
     for panel, (title, rows) in zip(axes if len(panels) > 1 else [axes], panels.items(), strict=True):
         steps = [row["step"] for row in rows]
         for number, (column, label) in enumerate((("train_loss", "training"), ("eval_loss", "evaluation"))):
@@ -68,7 +68,7 @@ def curves(path: Path, panels: Mapping[str, Sequence[Mapping[str, float]]]) -> N
         panel.set_xlabel("optimizer step")
         panel.set_ylabel("loss per token (nats)")
         panel.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _errors(estimates: Sequence[Estimate]) -> list[list[float]]:
@@ -78,7 +78,8 @@ def _errors(estimates: Sequence[Estimate]) -> list[list[float]]:
     return [below, above]
 
 
-def _figure(width: float, num_panels: int = 1) -> tuple[Any, Any]:
+def new_figure(width: float, num_panels: int = 1) -> tuple[Any, Any]:
+    """A figure in the report's style and its axes, an array where there are several panels side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -89,7 +90,7 @@ def _figure(width: float, num_panels: int = 1) -> tuple[Any, Any]:
     return pyplot.subplots(1, num_panels, figsize=(width, 3.8))
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """Without the version of matplotlib and the date, which would change the bytes."""
     from matplotlib import pyplot
 

@@ -93,17 +93,17 @@ def ratio_estimate(
     """sum(numerators) / sum(denominators) with an interval from resampled clusters.
 
     bounds: what each ratio is known to lie in. Where it is given, data in which nothing varies still get an
-    interval that has a width (see `_unvaried`); without it, one cluster gives none.
+    interval that has a width (see `unvaried_interval`); without it, one cluster gives none.
     Raises DataError where there is nothing to estimate or a number is not finite.
     """
     num, den = _cluster_sums(numerators, denominators, clusters)
     value, n = float(num.sum() / den.sum()), len(numerators)
     rates = num / den
     if bounds and float(rates.max() - rates.min()) < 1e-12:
-        return Estimate(value, *_unvaried(value, len(num), bounds), n)
+        return Estimate(value, *unvaried_interval(value, len(num), bounds), n)
     if len(num) == 1:
         return Estimate(value, None, None, n)
-    low, high = _percentiles(_resampled(num, den, seed, num_resamples), len(num))
+    low, high = percentile_interval(_resampled(num, den, seed, num_resamples), len(num))
     return Estimate(value, min(low, value), max(high, value), n)
 
 
@@ -196,7 +196,7 @@ def _resampled(num: Floats, den: Floats, seed: int, num_resamples: int) -> Float
     return np.concatenate(parts)
 
 
-def _percentiles(samples: Floats, num_clusters: int) -> tuple[float, float]:
+def percentile_interval(samples: Floats, num_clusters: int) -> tuple[float, float]:
     """95 % percentile interval, widened as a t interval is wider than a normal one for K clusters."""
     import numpy as np
     from scipy.special import stdtrit
@@ -207,7 +207,7 @@ def _percentiles(samples: Floats, num_clusters: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _unvaried(value: float, num_clusters: int, bounds: tuple[float, float]) -> tuple[float, float]:
+def unvaried_interval(value: float, num_clusters: int, bounds: tuple[float, float]) -> tuple[float, float]:
     """An interval where all clusters agree, and resampling them would claim certainty.
 
     If more than a share s of all documents differed, K in a row would agree with probability below (1 - s)^K.

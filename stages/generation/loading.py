@@ -74,9 +74,10 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def load_model(folder: Path, model: Model, adapter: Path | None = None) -> Any:
+def load_model(folder: Path, model: Model, adapter: Path | None = None, quantise: bool = False) -> Any:
     """A causal language model in eval mode, on the accelerator where there is one, with `adapter` if given.
 
+    quantise: 4 bits a weight as in QLoRA (Dettmers et al., 2023: nf4, double quantisation), computing in model.dtype.
     Only safetensors are read. Gradients stay enabled only for what a trainer later unfreezes.
     """
     import torch
@@ -89,13 +90,26 @@ def load_model(folder: Path, model: Model, adapter: Path | None = None) -> Any:
         attn_implementation=model.attention,
         local_files_only=True,
         use_safetensors=True,
-        device_map={"": device()} if device() != "cpu" else None,
+        device_map={"": device()} if device() != "cpu" or quantise else None,
+        quantization_config=_four_bits(model) if quantise else None,
     )
     if adapter is not None:
         from peft import PeftModel
 
         loaded = PeftModel.from_pretrained(loaded, str(adapter), local_files_only=True)
     return loaded.eval()
+
+
+def _four_bits(model: Model) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, model.dtype),
+    )
 
 
 def quiet_transformers() -> None:

@@ -22,15 +22,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stages.core.errors import DataError
 from stages.core.fingerprint import fingerprint
 from stages.core.schema import Prompt
+from stages.prompts.chat import WORD_JOINER, ChatFormat, Message
 
 RENDERER_VERSION = 1  # raise it when the same template starts to render differently
 
-Message = dict[str, str]
-
-WORD_JOINER = "\u2060"  # invisible; breaks up a marker without changing how the text reads
 FENCE = re.compile(r"<(?=\s*/?\s*documents?\b)", re.IGNORECASE)
 
 
@@ -64,19 +61,12 @@ class Renderer:
     def __init__(self, prompt: Prompt, tokenizer: Any = None) -> None:
         self.prompt = prompt
         self.tokenizer = tokenizer
-        special = sorted(_special_tokens(tokenizer), key=lambda token: (-len(token), token))
-        self._special = re.compile("|".join(re.escape(token) for token in special)) if special else None
-        chat_template = getattr(tokenizer, "chat_template", None)
-        if tokenizer is not None and not chat_template:
-            raise DataError("the tokenizer has no chat template: choose an instruction-tuned model, or set one")
-        self.hash = fingerprint(RENDERER_VERSION, asdict(prompt), chat_template, special)
+        self._format = ChatFormat(tokenizer)
+        self.hash = fingerprint(RENDERER_VERSION, asdict(prompt), self._format.chat_template, self._format.special)
 
     def escape(self, text: str) -> str:
         """Untrusted text made harmless: it can neither close its fence nor forge a turn."""
-        text = FENCE.sub("<" + WORD_JOINER, text)
-        if self._special is not None:
-            text = self._special.sub(lambda match: match[0][0] + WORD_JOINER + match[0][1:], text)
-        return text
+        return self._format.escape(FENCE.sub("<" + WORD_JOINER, text))
 
     def system(self, documents: Sequence[str]) -> str:
         """The system message for these documents; without any, the no-documents text."""
@@ -101,42 +91,18 @@ class Renderer:
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The chat template applied, up to where the assistant begins to write."""
-        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        return text
+        return self._format.prompt_text(messages)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt, as the model sees it in training and at inference."""
-        ids: list[int] = self.tokenizer(self.prompt_text(messages), add_special_tokens=False)["input_ids"]
-        return ids
+        return self._format.prompt_ids(messages)
 
     def completion_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
         """Token ids that the model has to write: the answer and the end-of-turn token."""
-        answer = self.escape(answer.strip())
-        whole: str = self.tokenizer.apply_chat_template(
-            [*messages, {"role": "assistant", "content": answer}], tokenize=False
-        )
-        prompt = self.prompt_text(messages)
-        if not whole.startswith(prompt):
-            raise DataError("the chat template renders a prompt differently once an answer follows it")
-        completion = whole[len(prompt) :]
-        end = completion.find(answer)
-        if end < 0:
-            raise DataError("the chat template changes the answer's text")
-        end += len(answer)
-        tail = self.tokenizer(completion[end:], add_special_tokens=False)["input_ids"]
-        ids: list[int] = self.tokenizer(completion[:end], add_special_tokens=False)["input_ids"]
-        ids.extend(tail[:1])  # what follows the end-of-turn token belongs to the next turn
-        return ids
+        return self._format.completion_ids(messages, self.escape(answer.strip()))
 
     def tokenise(self, question: str, documents: Sequence[str], answer: str) -> TokenisedExample:
         """A training example: prompt ids, then completion ids."""
         messages = self.messages(question, documents)
         completion = self.completion_ids(messages, answer)
         return TokenisedExample(self.prompt_ids(messages) + completion, len(completion))
-
-
-def _special_tokens(tokenizer: Any) -> set[str]:
-    if tokenizer is None:
-        return set()
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return {token for token in added | set(tokenizer.all_special_tokens) if len(token) > 1}

@@ -18,6 +18,7 @@ from omegaconf import MISSING
 from stages.core.schema import one_of
 
 PARTS = ("train", "validation", "test")
+SPLITS = ("by_contract", "by_pair")  # what never meets in two parts: a text, or only a pair of texts
 MAX_DECIMALS = 6
 
 
@@ -141,6 +142,7 @@ class RegressionTask:
     low: float = MISSING
     high: float = MISSING
     decimals: int = MISSING
+    tolerance: float = MISSING  # of the reported accuracy: the share of predictions that are at most so far off
     unit: str = ""
     rationale_field: str = ""  # key of a rationale after the number; "": none
     prompt: PairPrompt = MISSING
@@ -170,6 +172,8 @@ class RegressionTask:
         for key, bound in (("low", self.low), ("high", self.high)):
             if round(Decimal(repr(bound)), self.decimals) != Decimal(repr(bound)):
                 raise ValueError(f"{key}: {bound} cannot be written with {self.decimals} decimals")
+        if not 0 < self.tolerance < self.high - self.low:
+            raise ValueError(f"tolerance: {self.tolerance} is not between 0 and the width of the range")
         if not self.json_field or self.json_field == self.rationale_field:
             raise ValueError("json_field: name it, and differently from rationale_field")
 

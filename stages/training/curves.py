@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from stages.core.atomic import write_text
@@ -19,7 +19,8 @@ from stages.core.atomic import write_text
 class CurveRow:
     """train_loss: mean over steps of the loss per trained token. tokens_per_s: non-pad tokens, evaluation not counted.
 
-    learning_rate: of the last step. grad_norm: mean, before clipping.
+    learning_rate: of the last step. grad_norm: mean, before clipping. parts: further columns, where a loss has
+    several parts: eval_<part> and grad_norm_<part>, both before the part's weight.
     """
 
     step: int
@@ -29,15 +30,20 @@ class CurveRow:
     learning_rate: float
     grad_norm: float
     tokens_per_s: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, float]:
+        values = asdict(self)
+        return values | values.pop("parts")  # type: ignore[no-any-return]
 
 
 def write_curve(path: Path, rows: Sequence[CurveRow]) -> None:
-    """Writes CSV; six significant digits keep a diff readable."""
+    """Writes CSV; six significant digits keep a diff readable. The columns are those of the first row."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(CurveRow)], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0].columns()), restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: format(value, ".6g") for key, value in asdict(row).items()})
+        writer.writerow({key: format(value, ".6g") for key, value in row.columns().items()})
     write_text(path, text.getvalue())
 
 

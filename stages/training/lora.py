@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ def weights_sha256(folder: Path) -> str:
     return fingerprint(sha256_files(folder, "*.safetensors"))
 
 
-def attach_lora(model: Any, lora: Lora) -> Any:
+def attach_lora(model: Any, lora: Lora, also_trained: Sequence[str] = ()) -> Any:
     """The model with fresh adapters, frozen but for them; adapters are float32 whatever the model's dtype.
+
+    also_trained: modules that are trained whole, and saved with the adapter.
 
     Draws from torch's generator: seed before. Raises ConfigError for a module name that the model does not have
     (peft only objects when none of the names fits, and would train the rest).
@@ -45,6 +48,7 @@ def attach_lora(model: Any, lora: Lora) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.modules),
+        modules_to_save=list(also_trained) or None,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stages.training.sft import TokenRow
+from stages.training.objective import TokenRow
 
 
 def packed_rows(tokenizer: Any, texts: Sequence[str], max_length: int, name: str) -> list[TokenRow]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,27 +25,13 @@ from stages.core.fingerprint import fingerprint
 from stages.core.seeding import seed_everything
 from stages.training import checkpoints, lora
 from stages.training.curves import CurveRow, evaluation_steps
+from stages.training.objective import NextToken, Objective, Row
 
 if TYPE_CHECKING:
     from stages.training.trainer import Progress
 
-HARNESS_VERSION = 1  # raise it when the same inputs start to train differently: older checkpoints are then not taken
+HARNESS_VERSION = 2  # raise it when the same inputs start to train differently: older checkpoints are then not taken
 BYTES_PER_WEIGHT = 12  # of a checkpoint: the weight and Adam's two moments, float32
-IGNORED = -100
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """Token ids; the loss falls on the last `num_trained` of them (the first token of a row is never predicted)."""
-
-    id: str
-    input_ids: list[int]
-    num_trained: int
-
-    @property
-    def labels(self) -> list[int]:
-        num_masked = len(self.input_ids) - self.num_trained
-        return [IGNORED] * num_masked + self.input_ids[num_masked:]
 
 
 @dataclass(frozen=True)
@@ -57,56 +43,68 @@ class Trained:
     checkpoint: Path
     figures: dict[str, float] = field(default_factory=dict)
 
+    def without_model(self) -> Trained:
+        """The same to hand to another process, or to keep while the next one trains."""
+        return replace(self, model=None)
+
     def save(self, folder: Path) -> None:
         """Writes the adapter in PEFT's format, the same bytes every time."""
         lora.copy_adapter(self.checkpoint, folder)
 
 
-def check_rows(rows: Sequence[TokenRow], max_length: int, what: str) -> None:
+def check_rows(rows: Sequence[Row], max_length: int, what: str, objective: Objective) -> None:
     """Raises DataError where there are no rows, a row is too long, or a row has nothing to train on."""
     if not rows:
         raise DataError(f"there are no {what} rows: nothing to train or to evaluate on")
     for row in rows:
-        if len(row.input_ids) > max_length:
-            raise DataError(f"{what} row {row.id}: {len(row.input_ids)} tokens, max_length is {max_length}")
-        if min(row.num_trained, len(row.input_ids) - 1) < 1:
-            raise DataError(f"{what} row {row.id}: every label is masked, so there is nothing to learn from it")
+        try:
+            objective.check(row, max_length)
+        except DataError as error:
+            raise DataError(f"{what} {error}") from error
 
 
 @contextmanager
 def train_lora(
     model: Any,
     tokenizer: Any,
-    train_rows: Sequence[TokenRow],
-    eval_rows: Sequence[TokenRow],
+    train_rows: Sequence[Row],
+    eval_rows: Sequence[Row],
     lora_config: schema.Lora,
     training: schema.Training,
     *,
     seed: int,
     base_sha256: str,
     checkpoint_root: Path,
+    objective: Objective | None = None,
+    also_trained: Sequence[str] = (),
+    keep_checkpoints: bool = False,
 ) -> Iterator[Trained]:
     """Puts an adapter on `model` and trains it; the checkpoints go when the block succeeds.
 
-    base_sha256: of the weights in `model`. checkpoint_root: the folder of this stage and domain.
+    base_sha256: of the weights in `model`. checkpoint_root: the folder of this stage and domain. objective: what the
+    rows are for; by default TokenRows and their next tokens. also_trained: modules of the model that are trained whole
+    and saved in the adapter. keep_checkpoints: the caller discards them, once all that belongs together is done.
     Raises DataError for unusable rows, a NaN loss, a full disk, or another process at the same training.
     """
-    check_rows(train_rows, training.max_length, "training")
-    check_rows(eval_rows, training.max_length, "evaluation")
+    objective = objective or NextToken()
+    check_rows(train_rows, training.max_length, "training", objective)
+    check_rows(eval_rows, training.max_length, "evaluation", objective)
     set_threads(training.num_threads)
     seed_everything(seed)
-    model = lora.attach_lora(model, lora_config)
+    model = lora.attach_lora(model, lora_config, also_trained)
     key = fingerprint(
         *(HARNESS_VERSION, lora_config, training, seed, base_sha256, model.device.type, lora.versions()),
-        *([[row.id, row.num_trained, row.input_ids] for row in rows] for rows in (train_rows, eval_rows)),
+        *(type(objective).__name__, dict(objective.settings)),
+        *([asdict(row) for row in rows] for rows in (train_rows, eval_rows)),  # type: ignore[call-overload]
     )
     folder = checkpoint_root / key[:32]
     with checkpoints.locked(folder):
-        progress = _train(model, tokenizer, train_rows, eval_rows, training, seed, folder)
+        progress = _train(model, tokenizer, train_rows, eval_rows, training, seed, folder, objective)
         best = checkpoints.checkpoint_path(folder, progress.best_step)
         lora.load_weights(model, best)
         yield Trained(model.eval(), progress.rows, best, _figures(model, progress))
-    checkpoints.discard(folder)
+    if not keep_checkpoints:
+        checkpoints.discard(folder)
 
 
 def _figures(model: Any, progress: Progress) -> dict[str, float]:
@@ -131,12 +129,14 @@ def set_threads(num_threads: int) -> None:
 def _train(
     model: Any,
     tokenizer: Any,
-    train_rows: Sequence[TokenRow],
-    eval_rows: Sequence[TokenRow],
+    train_rows: Sequence[Row],
+    eval_rows: Sequence[Row],
     training: schema.Training,
     seed: int,
     folder: Path,
+    objective: Objective,
 ) -> Progress:
+    from datasets import Dataset
     from transformers import PrinterCallback
 
     from stages.training.trainer import Bar, Course, LoraTrainer, Progress
@@ -153,11 +153,13 @@ def _train(
         patience=ceil(training.patience / training.checkpoint_every_epochs),
         checkpoint_bytes=BYTES_PER_WEIGHT * lora.num_trainable(model),
     )
+    by_length = sorted(eval_rows, key=lambda row: len(row.input_ids))  # the least padding
     trainer = LoraTrainer(
         model=model,
         args=_arguments(training, seed, folder),
-        train_dataset=_dataset(train_rows),
-        eval_dataset=_dataset(sorted(eval_rows, key=lambda row: len(row.input_ids))),  # the least padding
+        objective=objective,
+        train_dataset=Dataset.from_dict(objective.columns(train_rows)),
+        eval_dataset=Dataset.from_dict(objective.columns(by_length)),
         processing_class=tokenizer,
         callbacks=[course],
     )
@@ -168,12 +170,6 @@ def _train(
     checkpoints.require_space(folder, course.checkpoint_bytes)
     trainer.train(resume_from_checkpoint=str(checkpoints.checkpoint_path(folder, step)) if step else None)
     return progress
-
-
-def _dataset(rows: Sequence[TokenRow]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
 
 
 def _arguments(training: schema.Training, seed: int, folder: Path) -> Any:
@@ -203,6 +199,7 @@ def _arguments(training: schema.Training, seed: int, folder: Path) -> Any:
         activation_checkpointing=training.activation_checkpointing,  # trl's default is True
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
+        remove_unused_columns=False,  # all are the objective's
         dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokenised, cut and labelled
         eval_strategy="no",
         save_strategy="no",

@@ -1,24 +1,21 @@
 """trl's SFTTrainer with what both LoRA stages need on top. Imports torch and trl: import it inside functions.
 
-- The loss is computed at trained positions only, and is exact under accumulation: the sum over trained tokens of a
-  whole step divided by their number, not a mean of means. trl's fused head computes every position's logits where
-  there is no Triton (1.6 times slower on CPU); its chunked loss does not take peft.
-- The evaluation loss is the mean over tokens, not over batches.
+- The loss comes from an objective and is exact under accumulation: each part's sum over a whole step divided by the
+  number of its items in that step, not a mean of means.
+- The evaluation loss is the mean over items, not over batches.
 - The order of rows depends on seed and epoch alone, so that a resumed epoch continues where it was.
-- Right padding needs no attention mask under causal attention: no token sees what follows it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler
 from transformers import ProgressCallback, TrainerCallback
 from trl import SFTTrainer
@@ -27,9 +24,9 @@ from stages.core.errors import DataError
 from stages.core.seeding import derived_random
 from stages.training import checkpoints
 from stages.training.curves import CurveRow
+from stages.training.objective import Objective
 
 POOL_BATCHES = 8  # rows of so many batches are sorted by length together: little padding, yet mixed batches
-IGNORED = -100
 
 
 class LengthGrouped(Sampler[int]):
@@ -79,43 +76,53 @@ class Progress:
 
 
 class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
-    """Takes rows with input_ids and labels; writes only what a checkpoint needs."""
+    """Trains for an objective; writes only what a checkpoint needs."""
 
-    num_tokens = 0  # non-pad tokens since somebody last set it to 0
+    def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
+        super().__init__(*args, data_collator=objective.collate, **kwargs)
+        self.objective = objective
+        self.num_tokens = 0  # non-pad tokens since somebody last set it to 0
+        self.gradients = PartGradients([p for p in self.model.parameters() if p.requires_grad])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(ids) for ids in dataset["input_ids"]]
         return LengthGrouped(lengths, self.args.per_device_train_batch_size, self.args.seed)
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        """[P]: the items of each part in the batches of one step, on all devices."""
+        if not batch_samples:
+            return None
+        counts = [torch.stack(list(self.objective.num_items(batch).values())) for batch in batch_samples]
+        total: torch.Tensor = self.accelerator.reduce(torch.stack(counts).sum(0).to(device), "sum")
+        return total
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean negative log-likelihood of the trained tokens; with `num_items_in_batch`, their sum divided by it."""
-        total, count = self.token_losses(model, inputs)
+        """The weighted sum of the parts' means; with `num_items_in_batch` [P], of their share of the step's mean."""
+        parts = self.objective.parts(model, inputs)
+        counts = [part.num_items for part in parts.values()] if num_items_in_batch is None else num_items_in_batch
+        means = {name: part.total / count for (name, part), count in zip(parts.items(), counts, strict=True)}
         if model.training:
-            self.num_tokens += int(inputs["attention_mask"].sum())
-        return total / (count if num_items_in_batch is None else num_items_in_batch)
-
-    def token_losses(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of the negative log-likelihoods of the trained tokens of a batch, and their number."""
-        next_ids = inputs["labels"][:, 1:]  # [B, T-1]
-        positions = next_ids.ne(IGNORED).any(dim=0).nonzero().flatten()  # [P], those that any row trains
-        logits = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False).logits  # [B, P, V]
-        kept = next_ids[:, positions].flatten()
-        total = cross_entropy(logits.flatten(0, 1).float(), kept, ignore_index=IGNORED, reduction="sum")
-        return total, kept.ne(IGNORED).sum()
+            self.num_tokens += int(inputs["num_tokens"].sum())
+            every = self.objective.log_gradients_every
+            if every and self.state.global_step % every == 0:
+                self.gradients.add(means)
+        return sum(self.objective.weights[name] * mean for name, mean in means.items())
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """`eval_loss`: mean over all trained tokens of the evaluation rows."""
+        """`eval_loss`, and `eval_<part>` of each part: means over all items of the evaluation rows."""
         self.model.eval()
-        totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        totals = torch.zeros(len(self.objective.weights), 2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
             for inputs in self.get_eval_dataloader():
-                total, count = self.token_losses(self.model_wrapped, self._prepare_inputs(inputs))
-                totals += torch.stack([total.double(), count.double()])
-        total, count = self.accelerator.reduce(totals, "sum").tolist()
-        metrics = {"eval_loss": total / count}
+                parts = self.objective.parts(self.model_wrapped, self._prepare_inputs(inputs)).values()
+                totals += torch.stack([torch.stack([part.total.double(), part.num_items.double()]) for part in parts])
+        totals = self.accelerator.reduce(totals, "sum")
+        means = dict(zip(self.objective.weights, (totals[:, 0] / totals[:, 1]).tolist(), strict=True))
+        metrics = {"eval_loss": sum(self.objective.weights[name] * mean for name, mean in means.items())}
+        metrics |= {f"eval_{name}": mean for name, mean in means.items()}
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # changes control in place
         return metrics
 
@@ -131,6 +138,28 @@ class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         return 0
 
 
+class PartGradients:
+    """The gradient norm that each part of a loss has on its own, before its weight; summed over accumulated batches."""
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.sums: dict[str, list[torch.Tensor]] = {}
+
+    def add(self, means: Mapping[str, torch.Tensor]) -> None:
+        """Adds the gradients of one batch's share of each part's mean; the graph stays for the real backward pass."""
+        for name, mean in means.items():
+            gradients = torch.autograd.grad(mean, self.parameters, retain_graph=True, allow_unused=True)
+            known = [torch.zeros(()) if g is None else g.detach().float() for g in gradients]
+            before = self.sums.get(name)
+            self.sums[name] = known if before is None else [a + b for a, b in zip(before, known, strict=True)]
+
+    def take(self) -> dict[str, float]:
+        """Part -> norm of what was added since the last time; empty where nothing was."""
+        norms = {name: float(torch.stack([g.norm() for g in sums]).norm()) for name, sums in self.sums.items()}
+        self.sums = {}
+        return norms
+
+
 class Course(TrainerCallback):  # type: ignore[misc]
     """Evaluates and saves at given steps, keeps the curve and the best checkpoint, stops early, and stops at NaN."""
 
@@ -143,6 +172,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
     def _start_interval(self) -> None:
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
+        self.part_norms: dict[str, list[float]] = {}
         self.learning_rate = self.duration_s = 0.0
         self.started_s = time.perf_counter()
 
@@ -151,6 +181,8 @@ class Course(TrainerCallback):  # type: ignore[misc]
         self._start_interval()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for name, norm in self.trainer.gradients.take().items():
+            self.part_norms.setdefault(name, []).append(norm)
         control.should_evaluate = control.should_save = state.global_step in self.steps
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
@@ -171,7 +203,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
         step, eval_loss, progress = state.global_step, metrics["eval_loss"], self.progress
         if not math.isfinite(eval_loss):
             raise DataError(f"training stopped at step {step}: eval_loss is {eval_loss}; lower the learning rate")
-        progress.rows.append(self._row(step, state.epoch, eval_loss))
+        progress.rows.append(self._row(step, state.epoch, metrics))
         progress.num_tokens += self.trainer.num_tokens
         if eval_loss < progress.best_loss:
             progress.best_step, progress.best_loss, progress.num_worse = step, eval_loss, 0
@@ -188,16 +220,19 @@ class Course(TrainerCallback):  # type: ignore[misc]
         self.trainer.num_tokens = 0
         self._start_interval()
 
-    def _row(self, step: int, epoch: float, eval_loss: float) -> CurveRow:
+    def _row(self, step: int, epoch: float, metrics: Mapping[str, float]) -> CurveRow:
         num_steps = len(self.losses)
+        parts = {name: value for name, value in metrics.items() if name != "eval_loss"} if len(metrics) > 2 else {}
+        norms = {f"grad_norm_{name}": sum(values) / len(values) for name, values in self.part_norms.items()}
         return CurveRow(
             step=step,
             epoch=epoch,
             train_loss=sum(self.losses) / num_steps,
-            eval_loss=eval_loss,
+            eval_loss=metrics["eval_loss"],
             learning_rate=self.learning_rate,
             grad_norm=sum(self.grad_norms) / num_steps,
             tokens_per_s=self.trainer.num_tokens / self.duration_s,
+            parts={**parts, **norms},
         )
 
 

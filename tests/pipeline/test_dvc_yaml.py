@@ -43,9 +43,16 @@ def test_a_stage_depends_on_exactly_the_code_it_imports(stage: str, imports: gri
 
 @pytest.mark.parametrize("stage", RUNNABLE)
 def test_stage_module_command_and_section_bear_one_name(stage: str) -> None:
-    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
-    assert STAGES[stage]["params"] == [stage]
-    assert (ROOT / "conf" / stage / "default.yaml").exists()
+    section = yaml.safe_load((ROOT / "conf" / stage / "default.yaml").read_text(encoding="utf-8"))
+    command = f"python -m stages.{stage}"
+    if "variants" not in section:
+        assert STAGES[stage]["cmd"] == command
+        assert STAGES[stage]["params"] == [stage]
+        return
+    assert STAGES[stage]["cmd"] == command + " @${key}"
+    # every setting but the name of the variant and how many trainings run side by side; of the variants only its own
+    settings = set(section) - {"variants", "variant", "num_workers"} | {"variants.${key}"}
+    assert set(STAGES[stage]["params"]) == {f"{stage}.{key}" for key in settings}
 
 
 def test_every_first_stage_waits_for_the_params_check() -> None:

@@ -23,7 +23,7 @@ PROMPT = PairPrompt("s", "{neighbours}", "A: {a} B: {b} = {value}", "A: {a}\nB: 
 
 def make(**changes: Any) -> RegressionTask:
     values: dict[str, Any] = {"name": "t", "raw": "r", "json_field": "correlation", "low": -1.0, "high": 1.0}
-    values |= {"decimals": 2, "prompt": PROMPT, "source": "sql", "sql": SqlSource(url="sqlite:///x")}
+    values |= {"decimals": 2, "tolerance": 0.2, "prompt": PROMPT, "source": "sql", "sql": SqlSource(url="sqlite:///x")}
     return RegressionTask(**{**values, **changes})
 
 

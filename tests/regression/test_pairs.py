@@ -83,7 +83,7 @@ def test_read_is_kept_and_rejected(rows: list[tuple[str, str, float]]) -> None:
 
     prompt = PairPrompt("s", "{neighbours}", "{a}{b}{value}", "{a}{b}")
     task = RegressionTask(
-        name="t", raw="r", json_field="f", low=-1.0, high=1.0, decimals=2, prompt=prompt, source="sql",
+        name="t", raw="r", json_field="f", low=-1.0, high=1.0, decimals=2, tolerance=0.2, prompt=prompt, source="sql",
         sql=SqlSource(url="sqlite:///x"),
     )  # fmt: skip
     ledger = Ledger("test")

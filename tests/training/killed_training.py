@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stages.core.schema import Lora, Training
 from stages.training import checkpoints, lora, sft, trainer
 from stages.training.curves import write_curve
+from stages.training.objective import TokenRow
 
 
 def die() -> None:
@@ -59,7 +60,7 @@ def train(model_folder: Path, output: Path) -> None:
     """19 rows in batches of 2, two to a step: 5 steps an epoch, evaluated every half epoch, stopped early."""
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    rows = [sft.TokenRow(str(n), [(7 * n + k * k) % 250 for k in range(8 + n)], 4 + n % 3) for n in range(25)]
+    rows = [TokenRow(str(n), [(7 * n + k * k) % 250 for k in range(8 + n)], 4 + n % 3) for n in range(25)]
     training = Training(
         learning_rate=0.05,
         num_epochs=6,

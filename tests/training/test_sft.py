@@ -13,7 +13,8 @@ import pytest
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Lora, Training
 from stages.training import sft
-from stages.training.sft import TokenRow, check_rows
+from stages.training.objective import NextToken, TokenRow
+from stages.training.sft import check_rows
 
 torch = pytest.importorskip("torch")
 
@@ -207,7 +208,7 @@ def test_an_unknown_scheduler_is_named(train: Callable[..., Any], tiny_training:
 )
 def test_rows_that_cannot_be_trained_on_are_named(rows: list[TokenRow], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        check_rows(rows, 8, "training")
+        check_rows(rows, 8, "training", NextToken())
 
 
 def test_labels_mask_all_but_the_last() -> None:

@@ -334,7 +334,7 @@ def test_settings_that_make_no_sense(changes: dict[str, Any], message: str) -> N
 def test_the_shipped_section_is_valid() -> None:
     section = yaml.safe_load((CONF / "evaluate_regression/default.yaml").read_text())
     shipped = config()
-    section |= {"task": shipped.task, "model": shipped.model, "seed": 1}
+    section |= {"task": shipped.task, "model": shipped.model, "seed": 1, "neighbours": 2}  # interpolated
     assert parse_section(Config, section, "evaluate_regression").recipes == ["ce", "hybrid"]
     with pytest.raises(ConfigError, match=r"evaluate_regression\.top_k: unknown key"):
         parse_section(Config, {**section, "top_k": 3}, "evaluate_regression")

@@ -3,7 +3,8 @@
 reports/<task>/plots/
     regression.csv   system,split,metric,value,low,high,n
     tolerance.csv    tolerance,system,share           of the first split
-    predictions.csv  id,true,<system>,<system>        of the best system and the first recipe's greedy one, first seeds
+    predictions.csv  id,true,<system>,<system>        of the first pairs: the best system and the first recipe's greedy
+                                                      one, each one's first seed
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from stages.evaluation import regression_figures as figures
 from stages.evaluation.regression_report import RegressionReport
 from stages.evaluation.regression_results import EXPECTED, GREEDY, Summary, Tree, as_json
 
-DECIMALS = 6
+DIGITS = 6
+MAX_PREDICTIONS = 1000  # rows of predictions.csv: enough to look at, small enough to commit
 
 
 def publish(
@@ -82,7 +85,7 @@ def plots(summary: Summary, tree: Tree) -> dict[str, list[list[Any]]]:
             ["tolerance", "system", "share"],
             *([t, name, share] for name, shares in curves.items() for t, share in zip(tolerances, shares, strict=True)),
         ],
-        "predictions": [["id", "true", *shown], *map(list, numbers)],
+        "predictions": [["id", "true", *shown], *map(list, islice(numbers, MAX_PREDICTIONS))],
     }
 
 
@@ -96,7 +99,7 @@ def _scores(tree: Tree, task: str) -> Iterable[list[Any]]:
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([f"{cell:.{DECIMALS}g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    writer.writerows([f"{cell:.{DIGITS}g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
     return text.getvalue()
 
 

@@ -53,18 +53,19 @@ class RegressionReport:
         task, split = self.summary.task, self.summary.headline
         unit = f" {inline(task.unit)}" if task.unit else ""
         sizes = [
-            f"{len(s.ids)} test pairs of {len({*s.first, *s.second})} contracts in `{s.name}` "
-            f"({s.num_train} to train on, {len(s.validation_truth)} to validate; {_num_seeds(s)})"
+            f"{len(s.ids)} test pairs of {len({*s.first, *s.second})} texts in `{s.name}` "
+            f"({s.num_train} to train on, {len(s.validation_truth)} to validate{_num_seeds(s)})"
             for s in self.summary.splits
         ]
         return (
             f"# Numbers for pairs: task {inline(task.name)}, base {inline(self.model)}\n\n"
             f"For a pair of texts the model writes `{inline(task.json_field)}`, a number from {task.low:g} to "
-            f"{task.high:g}{unit} with {task.decimals} decimals. {'; '.join(sizes)}. In `by_contract` no contract of "
-            "a test pair was seen in training, in `by_pair` both may have been, in other pairs.\n\n"
-            "Brackets hold 95 % intervals; pairs share contracts, so contracts are resampled (pigeonhole bootstrap), "
-            "and with several seeds the seeds too. A trained model's number is the mean over its seeds. *greedy*: the "
-            "likeliest token at every step; *expected*: the mean of the distribution over whole values; *neighbours*: "
+            f"{task.high:g}{unit} in steps of {10.0**-task.decimals:g}. {'; '.join(sizes)}. In `by_contract` no text "
+            "of a test pair was seen in training, in `by_pair` both may have been, in other pairs.\n\n"
+            "Brackets hold 95 % intervals; pairs share texts, so texts are resampled (pigeonhole bootstrap, rather too "
+            "wide than too narrow), and with several seeds the seeds too. A trained model's number is the mean over "
+            "its seeds. *greedy*: the likeliest token at every step; *expected*: the mean of the distribution over "
+            "whole values; *neighbours*: "
             f"similar pairs of the training part, with their values, in the prompt.{self._shortened(split)}"
         )
 
@@ -109,7 +110,7 @@ class RegressionReport:
             for name, number in found.items()
             if "squared_error" not in name
         ]
-        intro = "Differences in R² over the same pairs, contracts and seeds resampled together; p is two-sided."
+        intro = "Differences in R² over the same pairs, texts and seeds resampled together; p is two-sided."
         return "\n\n".join(["## Comparisons", intro, "\n".join(lines)]) if lines else ""
 
     def _split(self, split: SplitResults) -> str:
@@ -206,7 +207,7 @@ def _coverage_words(name: str, score: Score, level: float) -> str:
 
 def _num_seeds(split: SplitResults) -> str:
     num = max((len(system.seeds) for system in split.systems.values()), default=0)
-    return f"{num} seed{'' if num == 1 else 's'}"
+    return f"; {num} seed{'' if num == 1 else 's'}" if num else ""
 
 
 def _cell(score: Score) -> str:

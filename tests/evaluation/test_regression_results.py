@@ -205,8 +205,8 @@ def report(made: Summary, targets: dict[str, float] | None = None) -> str:
 
 def test_the_report_says_what_the_numbers_say(made: Summary) -> None:
     text = report(made, {"r2": 0.5, "mae": 0.01})
-    assert "`correlation`, a number from -1 to 1 with 2 decimals" in text
-    assert "66 test pairs of 12 contracts in `by_contract` (500 to train on, 66 to validate; 3 seeds)" in text
+    assert "`correlation`, a number from -1 to 1 in steps of 0.01" in text
+    assert "66 test pairs of 12 texts in `by_contract` (500 to train on, 66 to validate; 3 seeds)" in text
     assert "Best on the validation pairs (the choice saw no test pair): **hybrid, expected**." in text
     assert "Target R² at least 0.5: reached" in text
     assert "Target MAE at most 0.01: **missed by 0.0" in text

@@ -251,8 +251,8 @@ def base_workspace(tmp_path_factory: pytest.TempPathFactory, chat_tokenizer: Any
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(chat_tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,  # bitsandbytes' blocks of 64 weights
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=512,

@@ -23,7 +23,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=32, initializer_range=0.3, **sizes)).save_pretrained(root / "base")
     for name, rank, modules in (("a", 2, ["q_proj"]), ("b", 4, ["v_proj", "gate_proj"])):
         config = LoraConfig(
@@ -61,12 +61,12 @@ def test_adapters_come_and_go_without_a_trace(folders: Path) -> None:
 
 def test_a_number_head_comes_and_goes_with_its_adapter(folders: Path) -> None:
     switch = AdapterSwitch(folders / "base", MODEL)
-    hidden = torch.arange(16.0)[None] / 100
+    hidden = torch.full((1, 64), 0.25)
     for name in ("head", "", "head", "a"):
         model = switch.use(folders / name if name else None)
         assert any(part.endswith(NAME) for part, _ in model.named_modules()) == (name == "head")
         if name == "head":
-            assert read_head(model, hidden).item() == pytest.approx(torch.tensor(0.12).tanh().item())  # .1 x 1.2
+            assert read_head(model, hidden).item() == pytest.approx(torch.tensor(1.6).tanh().item())  # .1 x 64 x .25
 
 
 def test_the_base_is_loaded_once_for_each_precision(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

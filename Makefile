@@ -37,6 +37,7 @@ lint: setup
 
 bench: setup
 	python tests/benchmarks/pipeline.py
+	python tests/benchmarks/regression.py
 
 clean:
 	rm -rf $(VENV) .cache runs

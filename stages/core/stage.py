@@ -11,6 +11,7 @@ python -m stages.train_regression @hybrid        as DVC runs train_regression@hy
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -45,6 +46,11 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
                 _run_trial(name, variant)
         except GroundtuneError as error:
             raise SystemExit(f"{name}: error: {error}") from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            raise SystemExit(f"{name}: error: the disk is full{where}; make room and run again") from error
 
     return main
 

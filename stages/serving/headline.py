@@ -1,6 +1,6 @@
-"""`groundtune report`: where the report of the configured domain is, and its headline numbers.
+"""`groundtune report`: where the reports of the configured domain and regression task are, and their headline numbers.
 
-Reads reports/<domain>/metrics.json, in which each number is {"value", "low", "high", "n"}.
+Reads reports/<name>/metrics.json of both, in which each number is {"value", "low", "high", "n"}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stages.core.workspace import Workspace
+from stages.core.errors import DataError
+from stages.core.workspace import ROOT
+
+Row = tuple[str, str, str, str]  # label, value, interval, n
 
 MODELS = {
     "base": "base",
@@ -30,33 +33,59 @@ HEADLINES = {
 
 
 def report() -> None:
-    """Say where the report is, and print its headline numbers with 95 % intervals."""
+    """Say where the reports are, and print their headline numbers with 95 % intervals."""
+    from stages.core.stage import load_section
+
+    domain, task = load_section("domain")["name"], load_section("regression")["name"]
+    sources = {domain: headline_rows, task: regression_rows}
+    found = {name: metrics for name in sources if (metrics := _read_metrics(name)) is not None}
+    if not found:
+        raise DataError(f"reports/{domain}, reports/{task}: no metrics.json yet; run `dvc repro`")
+    for name, metrics in found.items():
+        _print(name, sources[name](metrics))
+
+
+def _read_metrics(name: str) -> Mapping[str, Any] | None:
+    path = ROOT / "reports" / name / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None  # type: ignore[no-any-return]
+
+
+def _print(name: str, rows: Iterator[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stages.core.stage import load_section
-
-    workspace, domain = Workspace(), load_section("domain")["name"]
-    metrics = json.loads(workspace.read(f"reports/{domain}/metrics.json").read_text(encoding="utf-8"))
-    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{domain}: headline numbers", title_justify="left")
+    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{name}: headline numbers", title_justify="left")
     for header, justify in (("", "left"), ("value", "right"), ("95 % interval", "right"), ("n", "right")):
         table.add_column(header, justify=justify)  # type: ignore[arg-type]  # rich wants literals
-    for row in headline_rows(metrics):
+    for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"report: {workspace.read(f'reports/{domain}/report.md')}", soft_wrap=True)
+    console.print(f"report: {ROOT / 'reports' / name / 'report.md'}\n", soft_wrap=True)
 
 
-def headline_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Label, value, interval, n. A number that was not measured for this domain says so."""
+def headline_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
+    """Of a domain. A number that was not measured for it says so."""
     keys = {f"{label}: exact match": f"answers.{name}.exact_match" for name, label in MODELS.items()}
     for label, key in {**keys, **HEADLINES}.items():
-        number = _look_up(metrics, key)
-        if number is None:
-            yield label, "not measured", "", ""
-        else:
-            yield label, f"{number['value']:.3f}", f"{number['low']:.3f} to {number['high']:.3f}", str(number["n"])
+        yield _row(label, _look_up(metrics, key))
+
+
+def regression_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
+    """Of a regression task: what the best system is, and how it compares with what is simpler."""
+    (systems,) = metrics["regression"].values()
+    for split, best in metrics["best"].items():
+        for name in dict.fromkeys(["constant", "nearest", "ridge", "base_expected", best, "ceiling"]):
+            if split in systems.get(name, {}):
+                label = f"{split}, {name.replace('_', ' ')}{' (best)' if name == best else ''}"
+                yield _row(f"{label}: R2", systems[name][split]["r2"])
+        yield _row(f"{split}, {best.replace('_', ' ')}: MAE", systems[best][split]["mae"])
+
+
+def _row(label: str, number: Mapping[str, Any] | None) -> Row:
+    if number is None or number["value"] is None:
+        return label, "not measured", "", ""
+    return label, f"{number['value']:.3f}", f"{number['low']:.3f} to {number['high']:.3f}", str(number["n"])
 
 
 def _look_up(metrics: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:

@@ -106,6 +106,35 @@ def test_every_headline_number_has_an_interval(metrics: dict[str, Any]) -> None:
     assert metrics["compare"]["tuned_docs_vs_base_docs"]["low"] > 0
 
 
+def test_numbers_of_pairs_are_predicted(built: Path) -> None:
+    measured = json.loads((built / "reports/contracts/metrics.json").read_text())
+    systems = measured["regression"]["contracts"]
+    best = systems[measured["best"]["by_contract"]]["by_contract"]
+    assert best["r2"]["value"] >= 0.75
+    assert best["mae"]["value"] <= 0.12
+    assert best["acc_at_0_2"]["value"] >= 0.85
+    assert best["r2"]["value"] > systems["nearest"]["by_contract"]["r2"]["value"]
+    assert measured["compare"]["hybrid_vs_ce"]["difference"] > 0
+    assert measured["parse_share"]["hybrid"]["value"] >= 0.9
+
+
+def test_a_number_is_predicted_for_new_texts(built: Path) -> None:
+    pair = ("The ship Nenlo wins. It is all about the harbor.", "The island Tovu falls. It is all about the harbor.")
+    done = sh(built, sys.executable, "-m", "stages.cli", "predict", "--task", "contracts", "--json", *pair)
+    answer = json.loads(done.stdout)
+    assert -1 <= answer["low"] <= answer["value"] <= answer["high"] <= 1
+    assert answer["value"] < 0  # the same theme in opposite directions
+
+
+def test_a_variant_that_changed_reruns_alone(built: Path) -> None:
+    sh(built, sys.executable, "-m", "stages.compose", "train_regression.variants.ce.loss.weight=1")
+    planned = sh(built, "dvc", "repro", "--dry").stdout
+    assert "train_regression@ce" in planned.split("Running stage")[2] and "evaluate_regression" in planned
+    assert "Running stage 'train_regression@hybrid'" not in planned
+    sh(built, sys.executable, "-m", "stages.compose")
+    assert set(ran(sh(built, "dvc", "repro"))) <= {"params"}
+
+
 def test_read_is_kept_plus_rejected_everywhere(built: Path) -> None:
     counted = 0
     for path in (built / "reports/demo").glob("*/metrics.json"):

@@ -1,11 +1,13 @@
-"""A stage with variants: which settings each of them has."""
+"""How a stage starts: variants, and errors that are messages."""
 
 from __future__ import annotations
+
+import errno
 
 import pytest
 
 from stages.core.errors import ConfigError
-from stages.core.stage import variants_of, with_variant
+from stages.core.stage import stage_main, variants_of, with_variant
 
 SECTION = {
     "r": 8,
@@ -37,3 +39,16 @@ def test_a_section_without_variants_is_itself() -> None:
 def test_a_missing_or_unknown_variant_is_refused(section: dict[str, object], variant: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_variant(section, variant, "s")
+
+
+def test_a_full_disk_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages import make_demo
+
+    def full(config: object, workspace: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "data/x.jsonl")
+
+    full.__module__ = make_demo.__name__
+    monkeypatch.setattr("sys.argv", ["make_demo"])
+    monkeypatch.setattr("stages.core.stage.die_with_parent", lambda: None)
+    with pytest.raises(SystemExit, match=r"make_demo: error: the disk is full \(data/x.jsonl\); make room"):
+        stage_main(make_demo.Config, full)()

@@ -58,7 +58,7 @@ def test_a_pair_has_the_same_vector_in_any_batch(embedder: HiddenStateEmbedder) 
     pairs = wild_pairs(13)
     together = embedder.encode(pairs)
     alone = np.concatenate([embedder.encode([pair]) for pair in pairs])
-    assert (together.dtype, together.shape) == (np.float32, (13, 32))
+    assert (together.dtype, together.shape) == (np.float32, (13, 64))
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
     assert np.abs(together[0] - together[1]).max() > 0.01  # and not all alike
 
@@ -76,7 +76,7 @@ def test_a_pair_and_its_mirror_image_are_two_texts(embedder: HiddenStateEmbedder
 
 
 def test_nothing_to_embed(embedder: HiddenStateEmbedder) -> None:
-    assert embedder.encode([]).shape == (0, 32)
+    assert embedder.encode([]).shape == (0, 64)
 
 
 def test_long_pairs_are_shortened_evenly_and_counted(embedder: HiddenStateEmbedder) -> None:

@@ -1,4 +1,5 @@
-# make repro   set-up and the whole pipeline on the embedded default
+# make repro   set-up and the main job on the embedded default; `make repro TARGETS=` builds everything,
+#              `make repro TARGETS=evaluate_regression` the model that writes numbers
 # make test    set-up and the tests; `make test-pipeline` runs the whole DAG in a clone, from nothing
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -7,6 +8,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 PYTEST_ARGS ?=
+TARGETS ?= evaluate
 
 .PHONY: setup repro test test-pipeline lint bench clean
 
@@ -20,7 +22,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@touch $@
 
 repro: setup
-	dvc repro
+	dvc repro $(TARGETS)
 	@groundtune report
 
 test: setup

@@ -3,7 +3,7 @@
 Embeds questions only (`question` of a Q&A record, the questions that a chunk answers), one vector each, never the
 answer: a user's question is far nearer to another question than to a text. Boundary examples are not indexed.
 
-    reads   data/<domain>/clean/qa.jsonl, data/<domain>/chunks/chunks.jsonl
+    reads   data/<domain>/{clean,sft}/qa.jsonl, data/<domain>/knowledge.sqlite, data/<domain>/sft/questions.jsonl
     writes  data/<domain>/index/ (stages/retrieval/index.py says what lies in it, and rejected.jsonl)
             reports/<domain>/build_index/metrics.json
 
@@ -21,11 +21,12 @@ import numpy as np
 from omegaconf import MISSING
 
 from stages.core.atomic import new_folder, write_json
-from stages.core.jsonl import read_jsonl
 from stages.core.ledger import Ledger
 from stages.core.schema import Embedder, one_of
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
+from stages.knowledge.knowledge_base import read_chunks
+from stages.knowledge.qa_files import read_potential_questions, read_qa
 from stages.knowledge.records import QA, Chunk, IndexRecord
 from stages.retrieval.embedding import Encoder, Float32, load_embedder
 from stages.retrieval.index import EMBED_MODES, WITHOUT_QUESTIONS, Index, flatten, texts_of
@@ -52,11 +53,12 @@ def run(config: Config, workspace: Workspace) -> Index:
 
     Raises DataError where no record is left to index, two have the same id, or the embedder is not there.
     """
-    qa = [QA.from_row(row) for row in read_jsonl(workspace.read(f"data/{config.domain}/clean/qa.jsonl"))]
-    chunks = [Chunk.from_row(row) for row in read_jsonl(workspace.read(f"data/{config.domain}/chunks/chunks.jsonl"))]
+    qa = read_qa(workspace, config.domain)
+    chunks = read_chunks(workspace.read(f"data/{config.domain}/knowledge.sqlite"))
+    generated = read_potential_questions(workspace, config.domain)
     ledger = Ledger("build_index")
     questions = _with_texts([_from_qa(r) for r in qa if r.kind not in NOT_INDEXED], config, ledger)
-    documents = _with_texts([_from_chunk(chunk) for chunk in chunks], config, ledger)
+    documents = _with_texts([_from_chunk(chunk, generated.get(chunk.id, [])) for chunk in chunks], config, ledger)
     ledger.check(len(questions) + len(documents))
 
     encoder = load_embedder(config.embedder)
@@ -84,9 +86,9 @@ def _from_qa(record: QA) -> IndexRecord:
     return IndexRecord(record.id, record.kind, record.id, "", 0, [record.question], record.answer, record.origin)
 
 
-def _from_chunk(chunk: Chunk) -> IndexRecord:
+def _from_chunk(chunk: Chunk, generated: list[str]) -> IndexRecord:
     place = (chunk.document, chunk.section, chunk.number)
-    return IndexRecord(chunk.id, chunk.kind, *place, chunk.questions, chunk.text, chunk.origin)
+    return IndexRecord(chunk.id, chunk.kind, *place, [*chunk.questions, *generated], chunk.text, chunk.origin)
 
 
 def _with_texts(records: Sequence[IndexRecord], config: Config, ledger: Ledger) -> list[tuple[IndexRecord, list[str]]]:

@@ -1,9 +1,9 @@
-"""Clean Q&A + retrieved documents -> training, validation and test examples, split without a leak.
+"""Q&A + retrieved documents -> training, validation and test examples, split without a leak.
 
     {"id": "qa-0017", "question": "Who built Bako?", "answer": "Lona Tir. ...", "documents": ["<two chunks, joined>"],
      "document_ids": ["book-0031", "book-0032"], "documents_kind": "retrieved", "group": "qa-0009", ...}
 
-Reads data/<domain>/clean, chunks and index, and the base model's tokenizer (to count tokens). Writes
+Reads data/<domain>/{clean,sft}/qa.jsonl, knowledge.sqlite and index, and the base model's tokenizer (to count tokens). Writes
 data/<domain>/rag/{train,validation,test}.jsonl, splits.json, rejected.jsonl and
 reports/<domain>/build_rag_data/metrics.json. Test rows carry what search finds for them, nothing added or withheld.
 
@@ -22,14 +22,16 @@ from omegaconf import MISSING
 
 from stages.core.atomic import write_json
 from stages.core.errors import DataError
-from stages.core.jsonl import read_jsonl, write_jsonl
+from stages.core.jsonl import write_jsonl
 from stages.core.ledger import Ledger
 from stages.core.progress import track
 from stages.core.schema import Model, Prompt, Retrieval
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_tokenizer, resolve_base
+from stages.knowledge.knowledge_base import read_chunks
 from stages.knowledge.leaks import find_leaks, quoted_chunks, refuse_leaks
+from stages.knowledge.qa_files import read_qa
 from stages.knowledge.records import CHUNK_KINDS, QA, SPLITS, Chunk, Example, IndexRecord
 from stages.knowledge.splits import group_rows, split_groups, splits_hash
 from stages.prompts.renderer import Renderer
@@ -154,9 +156,8 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
 
 def read_material(config: Config, workspace: Workspace) -> Material:
     """Raises DataError where there is nothing to retrieve, or the index is not of these questions."""
-    clean = [QA.from_row(row) for row in read_jsonl(workspace.read(f"data/{config.domain}/clean/qa.jsonl"))]
-    rows = [row for row in clean if row.kind in TRAINED_KINDS]
-    chunks = [Chunk.from_row(row) for row in read_jsonl(workspace.read(f"data/{config.domain}/chunks/chunks.jsonl"))]
+    rows = [row for row in read_qa(workspace, config.domain) if row.kind in TRAINED_KINDS]
+    chunks = read_chunks(workspace.read(f"data/{config.domain}/knowledge.sqlite"))
     book = [chunk for chunk in chunks if chunk.kind == "book"]
     index = Index.load(workspace.read(f"data/{config.domain}/index"))
     documents = [record for record in index.records if record.kind in config.kinds]

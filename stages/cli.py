@@ -13,9 +13,14 @@ from typer.core import TyperGroup
 
 from stages.core.errors import GroundtuneError
 from stages.core.process import quiet_environment
+from stages.core.workspace import Workspace
 from stages.serving import commands, headline
+from stages.serving.convert_command import convert
 from stages.serving.doctor.command import doctor as print_diagnosis
+from stages.serving.kb_command import knowledge_app
+from stages.serving.new_command import new
 from stages.serving.predict_command import predict_command
+from stages.serving.sft_command import sft_app
 
 
 class Commands(TyperGroup):
@@ -44,10 +49,11 @@ def main() -> None:
     quiet_environment()
 
 
-app.command()(commands.chat)
-app.command()(commands.ask)
-app.command()(headline.report)
-app.command("predict")(predict_command(lambda task: _predict_section(task)))
+for command in (new, convert, commands.chat, commands.ask, headline.report):
+    app.command()(command)
+app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace()), name="kb")
+app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
+app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
 
 
 @app.command()
@@ -63,21 +69,21 @@ def _params_difference() -> list[str]:
     return stale_lines(read_params(), PARAMS.read_text(encoding="utf-8"))
 
 
-def _predict_section(task: str) -> dict[str, Any]:
-    """The section `predict` of params.yaml, or as conf/ composes to it for another task."""
-    from stages.core.stage import load_section, read_params
+def _params(group: str, choice: str) -> dict[str, Any]:
+    """params.yaml, or as conf/ composes to it with another choice of this group ("": the configured one)."""
+    from stages.core.stage import read_params
 
-    section = load_section("predict")
-    if task in ("", section["task"]["name"]):
-        return section
+    params = read_params()
+    if choice in ("", params[group]["name"]):
+        return params
     from omegaconf import OmegaConf
 
     from stages.compose import compose
 
-    overrides = [str(item) for item in read_params().get("overrides") or []]
-    others = [item for item in overrides if not item.startswith("regression=")]
-    composed = OmegaConf.to_container(compose([*others, f"regression={task}"]).predict)
-    return dict(composed)  # type: ignore[arg-type]  # a mapping, as sections are
+    overrides = [str(item) for item in params.get("overrides") or []]
+    others = [item for item in overrides if not item.startswith((f"{group}=", f"{group}."))]
+    composed = OmegaConf.to_container(compose([*others, f"{group}={choice}"]))
+    return dict(composed)  # type: ignore[arg-type]  # a mapping, as configurations are
 
 
 if __name__ == "__main__":

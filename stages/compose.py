@@ -89,14 +89,23 @@ def section_class(name: str) -> type[Any]:
     return config_class
 
 
-def composed_text(overrides: list[str]) -> str:
-    """params.yaml as it should be for these overrides."""
-    return HEADER + OmegaConf.to_yaml(compose(overrides), sort_keys=False)
+def as_text(config: DictConfig) -> str:
+    """A composed configuration as params.yaml."""
+    return HEADER + OmegaConf.to_yaml(config, sort_keys=False)
+
+
+def write_params(overrides: list[str]) -> None:
+    """Writes params.yaml, and the folder for people's own decisions on the domain, which DVC wants to be there."""
+    config = compose(overrides)
+    kept = ROOT / config.domain.curation_dir / ".gitkeep"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.touch()
+    write_text(PARAMS, as_text(config))
 
 
 def stale_lines(params: dict[str, Any], text: str) -> list[str]:
     """The difference between params.yaml and what conf/ composes to with its recorded overrides; [] when fresh."""
-    wanted = composed_text([str(item) for item in params.get("overrides") or []])
+    wanted = as_text(compose([str(item) for item in params.get("overrides") or []]))
     lines = difflib.unified_diff(
         text.splitlines(), wanted.splitlines(), "params.yaml", "conf/ composed", n=1, lineterm=""
     )
@@ -128,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.check:
             check()
         else:
-            write_text(PARAMS, composed_text(options.overrides))
+            write_params(options.overrides)
     except GroundtuneError as error:
         raise SystemExit(f"compose: error: {error}") from error
 

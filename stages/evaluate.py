@@ -1,9 +1,9 @@
 """Four models side by side, on questions that training never saw: base, base with documents, tuned, tuned with
-documents; and between them the book model, which the tuned one is built on.
+documents; and between them the book model, which the tuned one is built on. Then the adapters of other manners.
 
 Retrieval, grounding, perplexity, style, memorisation and prompt parity, each number with a 95 % interval.
 
-    reads   data/<domain>/{rag,chunks,index}, models/base/<model>, models/<domain>/{book_merged,rag_lora};
+    reads   data/<domain>/{rag,index,knowledge.sqlite}, models/base/<model>, models/<domain>/{book_merged,rag_lora,styles};
             for the report, reports/<domain>/<stage>/{metrics.json,curve.csv} of the stages before
     writes  reports/<domain>/metrics.json, report.md, figures/*.png, plots/*.csv
 
@@ -36,6 +36,7 @@ from stages.evaluation.parity import parity
 from stages.evaluation.publishing import publish
 from stages.evaluation.results import SYSTEMS, Results, Summary, as_json, clusters
 from stages.evaluation.style import MIN_CLUSTERS, StyleSpace, style_distance
+from stages.evaluation.style_adapters import TUNED, StyleAdapters
 from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
 from stages.generation.perplexity import TextScore, perplexity
 from stages.knowledge.records import Example
@@ -59,6 +60,8 @@ class Config:
     num_resamples: int = MISSING
     limit: int = 0
     num_threads: int = 0
+    styles: list[str] = field(default_factory=list)
+    adapters: dict[str, Any] = field(default_factory=dict)  # of train_style: name -> its settings
 
     def __post_init__(self) -> None:
         if self.limit < 0 or min(self.max_new_tokens, self.batch_size) < 1:
@@ -94,8 +97,15 @@ class Evaluation:
         self.adapter = workspace.read(f"models/{config.domain}/rag_lora")
         self.answer_cache = workspace.cache("answers")
         self.renderer = Renderer(config.prompt, load_tokenizer(self.book))
-        check_adapter(self.adapter, self.renderer.hash)
-        self.inputs = read_inputs(workspace, config.domain, config.held_out_share, config.limit)
+        self.style_adapters = {
+            name: workspace.read(f"models/{config.domain}/styles/{name}") for name in config.adapters
+        }
+        for adapter in (self.adapter, *self.style_adapters.values()):
+            check_adapter(adapter, self.renderer.hash)
+        self.inputs = read_inputs(
+            *(workspace, config.domain, config.held_out_share, config.limit, config.styles),
+            {name: settings["styles"] for name, settings in config.adapters.items()},
+        )
         rankings = self._rankings(workspace)
         self.documents = grounding_documents(
             self.inputs.questions, self.inputs.chunks, rankings["questions"], config.seed
@@ -138,6 +148,23 @@ class Evaluation:
         with tuned.disable_adapter():
             self._measure("book", tuned, self.book)
         self._measure("tuned", tuned)
+        if self.style_adapters:
+            self._measure_style_adapters(tuned)
+
+    def _measure_style_adapters(self, model: Any) -> None:
+        """model: the tuned one; the adapters share its weights and are switched, so that none is loaded twice."""
+        found = self.results.style_adapters = StyleAdapters(self.inputs.manners)
+        for name, adapter in ((TUNED, None), *self.style_adapters.items()):
+            if adapter is not None:
+                model.load_adapter(str(adapter), name)
+                model.set_adapter(name)
+            conditions: dict[str, Condition] = {
+                "own": [(example, example.documents) for example in found.manners[name].questions],
+                "shared": [(example, example.documents) for example in self.results.questions],
+            }
+            sizes = self.config.max_new_tokens, self.config.batch_size
+            answered = answer_conditions(model, self.renderer, conditions, *sizes, name)
+            found.own[name], found.shared[name] = answered["own"], answered["shared"]
 
     def _measure(self, name: str, model: Any, weights: Path | None = None) -> None:
         """weights: the folder that holds the whole model, to remember its answers by; None: they are not remembered."""

@@ -1,6 +1,6 @@
 """Continued pre-training: a LoRA adapter on the MLP modules learns the domain's book; its last sections are held out.
 
-reads   models/base/<model>/manifest.json and the weights it names; data/<domain>/chunks/chunks.jsonl
+reads   models/base/<model>/manifest.json and the weights it names; data/<domain>/knowledge.sqlite
 writes  models/<domain>/book_lora/{adapter_model.safetensors,adapter_config.json,adapter.json}
         reports/<domain>/train_book_lora/{metrics.json,curve.csv}
 
@@ -20,20 +20,18 @@ from omegaconf import MISSING
 
 from stages.core import schema
 from stages.core.errors import DataError
-from stages.core.jsonl import read_jsonl
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_model, load_tokenizer, resolve_base
 from stages.generation.perplexity import bits_per_byte, perplexity, perplexity_of, unrelated_texts
 from stages.knowledge.book import section_texts, split_book
+from stages.knowledge.knowledge_base import read_chunks
 from stages.knowledge.records import Chunk
 from stages.training.lora import weights_sha256
 from stages.training.objective import TokenRow
 from stages.training.plain_text import packed_rows
 from stages.training.results import Origin, write_results
 from stages.training.sft import set_threads, train_lora
-
-CHUNKS = "data/{domain}/chunks/chunks.jsonl"
 
 
 @dataclass
@@ -54,14 +52,14 @@ class Config:
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains, measures, writes; returns the metrics."""
-    chunks_file = workspace.read(CHUNKS.format(domain=config.domain))
+    knowledge = workspace.read(f"data/{config.domain}/knowledge.sqlite")
     base = resolve_base(workspace, config.model)
     tokenizer = load_tokenizer(base)
-    texts, rows, eval_rows = _prepare(config, tokenizer, [Chunk.from_row(row) for row in read_jsonl(chunks_file)])
+    texts, rows, eval_rows = _prepare(config, tokenizer, read_chunks(knowledge))
     set_threads(config.training.num_threads)
     model = load_model(base, config.model)
     before = _measure(config, model, tokenizer, texts)
-    origin = Origin(config.model, weights_sha256(base), "", [chunks_file], config.lora, config.training, config.seed)
+    origin = Origin(config.model, weights_sha256(base), "", [knowledge], config.lora, config.training, config.seed)
     with train_lora(
         model,
         tokenizer,

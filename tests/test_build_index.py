@@ -20,6 +20,7 @@ from stages.core.errors import ConfigError, DataError
 from stages.core.jsonl import write_jsonl
 from stages.core.schema import Embedder, Retrieval
 from stages.core.workspace import Workspace
+from stages.knowledge.knowledge_base import write_knowledge
 from stages.knowledge.records import QA, Chunk
 from stages.retrieval.index import Index
 from stages.retrieval.search import Searcher
@@ -77,7 +78,9 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> WordEncoder:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     write_jsonl(tmp_path / "data/d/clean/qa.jsonl", (row.to_row() for row in QA_ROWS))
-    write_jsonl(tmp_path / "data/d/chunks/chunks.jsonl", (row.to_row() for row in CHUNKS))
+    write_jsonl(tmp_path / "data/d/sft/qa.jsonl", [])
+    write_jsonl(tmp_path / "data/d/sft/questions.jsonl", [])
+    write_knowledge(tmp_path / "data/d/knowledge.sqlite", [], CHUNKS)
     return Workspace(tmp_path, tmp_path)
 
 
@@ -166,22 +169,34 @@ def test_records_without_questions_can_be_rejected(encoder: WordEncoder, workspa
 
 def test_nothing_to_index_fails(encoder: WordEncoder, workspace: Workspace) -> None:
     write_jsonl(workspace.inputs / "data/d/clean/qa.jsonl", [QA_ROWS[2].to_row()])
-    write_jsonl(workspace.inputs / "data/d/chunks/chunks.jsonl", [])
+    write_knowledge(workspace.inputs / "data/d/knowledge.sqlite", [], [])
     with pytest.raises(DataError, match="no record was kept of 0 read"):
         run(Config("d", EMBEDDER), workspace)
     assert not (workspace.inputs / "data/d/index").exists()
 
 
-def test_only_questions_or_only_documents_will_do(encoder: WordEncoder, workspace: Workspace) -> None:
-    write_jsonl(workspace.inputs / "data/d/clean/qa.jsonl", [])
-    assert run(Config("d", EMBEDDER), workspace).queries.shape == (0, 32)
+def test_questions_without_documents_will_do(encoder: WordEncoder, workspace: Workspace) -> None:
     write_jsonl(workspace.inputs / "data/d/clean/qa.jsonl", [QA_ROWS[0].to_row()])
-    write_jsonl(workspace.inputs / "data/d/chunks/chunks.jsonl", [])
+    write_knowledge(workspace.inputs / "data/d/knowledge.sqlite", [], [])
     assert len(run(Config("d", EMBEDDER), workspace).records) == 1
 
 
+def test_generated_questions_and_pairs_are_indexed_like_peoples_own(encoder: WordEncoder, workspace: Workspace) -> None:
+    generated = QA("sft-1", "qa", "Where does Bako stand?", "By the river.", style="factual")
+    write_jsonl(workspace.inputs / "data/d/sft/qa.jsonl", [generated.to_row()])
+    potential = [
+        {"id": "book-1", "questions": ["Is it?", "Who knows Bako?"]},
+        {"id": "book-2", "questions": ["Where?"]},
+    ]
+    write_jsonl(workspace.inputs / "data/d/sft/questions.jsonl", potential)
+    index = run(Config("d", EMBEDDER), workspace)
+    assert [record.id for record in index.records] == ["qa-1", "int-1", "sft-1", "book-1", "book-2"]
+    assert encoder.passages[2:] == ["Where does Bako stand?", "What is Bako?", "Is it?", "Who knows Bako?", "Where?"]
+    np.testing.assert_array_equal(index.query_vector("sft-1"), index.vectors_of("sft-1")[0])
+
+
 def test_the_same_id_twice_fails(encoder: WordEncoder, workspace: Workspace) -> None:
-    write_jsonl(workspace.inputs / "data/d/chunks/chunks.jsonl", [CHUNKS[0].to_row()] * 2)
+    write_jsonl(workspace.inputs / "data/d/sft/qa.jsonl", [QA_ROWS[0].to_row()])
     with pytest.raises(DataError, match="same id"):
         run(Config("d", EMBEDDER), workspace)
 

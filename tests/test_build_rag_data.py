@@ -19,6 +19,7 @@ from stages.core.jsonl import read_jsonl, write_jsonl
 from stages.core.schema import Model, Prompt, Retrieval
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_tokenizer
+from stages.knowledge.knowledge_base import write_knowledge
 from stages.knowledge.records import QA, Chunk, Example, IndexRecord
 from stages.prompts.renderer import Renderer
 from stages.retrieval.index import Index
@@ -87,7 +88,8 @@ def unit(number: int) -> np.ndarray:
 
 def write_material(folder: Path, clean: list[QA], chunks: list[Chunk]) -> None:
     write_jsonl(folder / "data/d/clean/qa.jsonl", (row.to_row() for row in clean))
-    write_jsonl(folder / "data/d/chunks/chunks.jsonl", (chunk.to_row() for chunk in chunks))
+    write_jsonl(folder / "data/d/sft/qa.jsonl", [])
+    write_knowledge(folder / "data/d/knowledge.sqlite", [], chunks)
     asked = [row for row in clean if row.kind != "boundary"]
     records = [IndexRecord(r.id, r.kind, r.id, "", 0, [r.question], r.answer) for r in asked]
     records += [IndexRecord(c.id, c.kind, c.document, c.section, c.number, ["?"], c.text) for c in chunks]

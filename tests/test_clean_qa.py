@@ -138,9 +138,107 @@ def test_a_surviving_marker_fails_and_names_rows(tmp_path: Path) -> None:
     assert not (tmp_path / "data/d/clean/qa.jsonl").exists()
 
 
-def test_unknown_language_names_the_key_and_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"clean_qa\.language: no markers for 'de'.*known: en, ru"):
-        run(tmp_path, [line("Who?", "Lona.")], replace(CONFIG, language="de"))
+def test_a_language_without_markers_has_none_to_strip_but_lets_none_through(tmp_path: Path) -> None:
+    config = replace(CONFIG, language="de")
+    (record,) = run(tmp_path, [line("Wer?", "Lona  [sic].")], config)
+    assert record.answer == "Lona [sic]."
+    with pytest.raises(DataError, match=r"qa\.jsonl:1 \(qa-0001\): '\[EXPLANATION\]'"):
+        run(tmp_path, [line("Wer?", "[EXPLANATION] Lona.")], config)
+
+
+def test_a_domain_without_questions_has_an_empty_file(tmp_path: Path) -> None:
+    clean_qa.run(replace(CONFIG, sources=[]), Workspace(tmp_path, tmp_path))
+    assert (tmp_path / "data/d/clean/qa.jsonl").read_bytes() == b""
+    counted = metrics(tmp_path)
+    assert (counted["num_read"], counted["num_clusters"], counted["largest_cluster"]) == (0, 0, 0)
+
+
+def formatted(format: str, fields: dict[str, str] | None = None, name: str = "qa.jsonl") -> clean_qa.Config:
+    return replace(CONFIG, sources=[Source(name, "qa", fields or {}, format=format, style="socratic")])
+
+
+def test_the_first_turn_of_a_conversation_is_a_record_and_the_rest_is_counted(tmp_path: Path) -> None:
+    talk = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "Lona."},
+        {"role": "user", "content": "Since when?"},
+        {"role": "assistant", "content": "1204."},
+        {"role": "user", "content": "Thanks."},
+    ]
+    lines = [json.dumps({"messages": talk, "thread": "t7"}), json.dumps({"messages": talk[3:5]})]
+    config = replace(formatted("chat", {"source_document": "thread"}), max_rejected_share=0.0)  # follow-ups are no flaw
+    assert run(tmp_path, lines, config) == [
+        QA("qa-0001", "qa", "Who?", "Lona.", "t7", [], "qa-0001", [], "qa.jsonl:1", style="socratic"),
+        QA("qa-0002", "qa", "Since when?", "1204.", "", [], "qa-0002", [], "qa.jsonl:2", style="socratic"),
+    ]
+    assert rejected(tmp_path) == [
+        ("qa.jsonl:1, turn 2", "follow_up_turn", ""),
+        ("qa.jsonl:1, turn 3", "follow_up_turn", ""),
+    ]
+    counted = metrics(tmp_path)
+    assert (counted["num_read"], counted["num_kept"], counted["num_system_texts_left_out"]) == (4, 2, 1)
+
+
+def test_tools_and_greetings_first_are_rejected_by_name(tmp_path: Path) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    lines = [
+        json.dumps({"messages": [{"role": "user", "content": "Rain?"}, {"role": "assistant", "tool_calls": [call]}]}),
+        json.dumps({"messages": [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Hi."}]}),
+        json.dumps({"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Lona."}]}),
+        '{"messages": [',
+    ]
+    assert [r.id for r in run(tmp_path, lines, formatted("chat"))] == ["qa-0003"]
+    assert [(origin, reason) for origin, reason, _ in rejected(tmp_path)] == [
+        ("qa.jsonl:4", "broken_record"),
+        ("qa.jsonl:1", "tool_calls"),
+        ("qa.jsonl:2", "roles_out_of_order"),
+    ]
+
+
+def test_input_is_part_of_the_question_and_context_names_the_source(tmp_path: Path) -> None:
+    alpaca = [json.dumps({"instruction": "Translate.", "input": "Bonjour", "output": "Hello"})]
+    assert [r.question for r in run(tmp_path, alpaca, formatted("alpaca"))] == ["Translate.\n\nBonjour"]
+    rows = [line(f"Who is number {n}?", f"Nobody number {n}.", context="A long passage.") for n in range(2)]
+    first, second = run(tmp_path, rows, formatted("qa"))
+    assert first.question == "Who is number 0?"
+    assert first.source_document == second.source_document == "context-e70ee84fe2283fb7"
+    assert metrics(tmp_path)["num_contexts_left_out"] == 2
+    named = run(tmp_path, [line("Who?", "Lona.", context="A.", doc="d1")], formatted("qa", {"source_document": "doc"}))
+    assert named[0].source_document == "d1"
+
+
+def test_a_table_in_a_format_is_found_out(tmp_path: Path) -> None:
+    lines = ["instruction,input,output", "Translate.,Bonjour,Hello"]
+    (record,) = run(tmp_path, lines, formatted("csv", name="qa.csv"), "qa.csv")
+    assert (record.id, record.question, record.origin) == ("qa-0002", "Translate.\n\nBonjour", "qa.csv:2")
+
+
+def test_articles_with_questions_give_ids_of_their_own(tmp_path: Path) -> None:
+    questions = [{"question": f"Q{n}?", "answers": [{"text": f"A number {n}", "answer_start": 0}]} for n in range(2)]
+    article = {"title": "T", "paragraphs": [{"context": "C", "qas": questions}, {"qas": "none"}]}
+    text = json.dumps({"version": "1.1", "data": [article, article]})
+    config = replace(formatted("qa", {"source_document": "title"}, "squad.json"), near_duplicate_similarity=1.0)
+    records = run(tmp_path, [text], config, "squad.json")
+    assert [(r.id, r.answer, r.source_document) for r in records] == [
+        ("qa-0001", "A number 0", "T"),
+        ("qa-0002", "A number 1", "T"),
+    ]
+    assert records[1].origin == "squad.json: record 1, paragraph 1, question 2"
+    assert sorted((origin, reason) for origin, reason, _ in rejected(tmp_path)) == [
+        ("squad.json: record 1, paragraph 2", "broken_record"),
+        ("squad.json: record 2, paragraph 1, question 1", "duplicate"),
+        ("squad.json: record 2, paragraph 1, question 2", "duplicate"),
+        ("squad.json: record 2, paragraph 2", "broken_record"),
+    ]
+
+
+def test_a_format_needs_no_question_and_answer_and_refuses_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"domain\.qa \(qa\.jsonl\): unknown field question"):
+        run(tmp_path, [line("Who?", "Lona.")], formatted("qa", {"question": "q"}))
+    section = {**vars(CONFIG), "sources": [{"path": "a", "kind": "qa", "format": "alpacca"}]}
+    with pytest.raises(ConfigError, match="format: 'alpacca' is not one of"):
+        parse_section(clean_qa.Config, section, "clean_qa")
 
 
 def test_all_rejected_and_too_many_rejected(tmp_path: Path) -> None:
@@ -191,3 +289,29 @@ def test_counselling_answers_keep_their_question(shared_data: Path, tmp_path: Pa
     counted = metrics(tmp_path)
     assert (counted["num_read"], counted["rejected"], len(records)) == (2129, {"duplicate": 120}, 2009)
     assert all(r.source_document and r.question for r in records)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "format", "num_read", "reasons", "num_kept"),
+    [
+        ("chat/lf_alpaca_en_demo.json", "alpaca", 999, {"duplicate": 14, "short_answer": 1}, 984),
+        ("chat/lf_v1_sft_demo.jsonl", "chat", 500, {"duplicate": 1, "short_answer": 1, "short_question": 1}, 497),
+        ("chat/sharegpt_dummy_conversation.json", "sharegpt", 1000, {"duplicate": 166, "follow_up_turn": 500}, 334),
+        ("qa/xquad.de.json", "qa", 1190, {"duplicate": 7, "short_answer": 1}, 1182),
+    ],
+)
+def test_real_files_in_their_formats(
+    shared_data: Path, tmp_path: Path, name: str, format: str, num_read: int, reasons: dict[str, int], num_kept: int
+) -> None:
+    config = replace(CONFIG, raw_dir=str(shared_data), sources=[Source(name, "qa", format=format)])
+    clean_qa.run(config, Workspace(tmp_path, tmp_path))
+    counted = metrics(tmp_path)
+    assert (counted["num_read"], counted["rejected"], counted["num_kept"]) == (num_read, reasons, num_kept)
+
+
+@pytest.mark.slow
+def test_conversations_that_all_call_tools_are_refused_by_name(shared_data: Path, tmp_path: Path) -> None:
+    source = Source("chat/openai_messages_tool_calls.jsonl", "qa", format="chat")
+    with pytest.raises(DataError, match=r"(?s)no record was kept of 5 read.*:1: tool_calls calls get_weather"):
+        clean_qa.run(replace(CONFIG, raw_dir=str(shared_data), sources=[source]), Workspace(tmp_path, tmp_path))

@@ -219,3 +219,13 @@ def test_the_built_demo_chats_over_a_pipe(demo: dict[str, Any]) -> None:
     assert result.stdout.count(f"> {demo['question']}") == 2
     assert "base answers" in result.stdout and "book answers" in result.stdout
     assert "> x" not in result.stdout
+
+
+def test_another_domain_or_task_is_composed() -> None:
+    from stages.cli import _params
+    from stages.core.stage import read_params
+
+    assert _params("domain", "") == read_params()
+    assert _params("domain", "counsel")["domain"]["raw_dir"] == "data/counsel/raw"
+    missing = runner.invoke(app, ["kb", "list", "--domain", "nowhere"])
+    assert missing.exit_code == 1 and "Could not find 'domain/nowhere'" in missing.stderr

@@ -11,10 +11,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from stages import build_rag_data, clean_qa, ingest
+from stages.core.atomic import write_json
 from stages.core.config import parse_section
+from stages.core.fingerprint import sha256_file
 from stages.core.jsonl import read_jsonl, write_jsonl
 from stages.core.stage import CONF
 from stages.core.workspace import Workspace
+from stages.knowledge.knowledge_base import read_chunks
 from stages.prompts.renderer import Renderer
 
 
@@ -75,8 +78,21 @@ def test_counsel_reads_the_shared_material(shared_data: Path, tmp_path: Path) ->
     config = composed("domain=counsel", f"domain.raw_dir={shared_data}")
     workspace = Workspace(tmp_path, tmp_path)
     clean_qa.run(parse_section(clean_qa.Config, config.clean_qa, "clean_qa"), workspace)
+    add_base_of_words(tmp_path / "models/base" / config.model.name)
     ingest.run(parse_section(ingest.Config, config.ingest, "ingest"), workspace)
     assert len(read_jsonl(tmp_path / "data/counsel/clean/qa.jsonl")) == 2009
-    chunks = read_jsonl(tmp_path / "data/counsel/chunks/chunks.jsonl")
-    assert len({chunk["section"] for chunk in chunks}) == 46
-    assert max(len(chunk["text"].split()) for chunk in chunks) <= config.ingest.chunk_words
+    chunks = read_chunks(tmp_path / "data/counsel/knowledge.sqlite")
+    assert len({chunk.section for chunk in chunks}) == 46
+    assert max(len(chunk.text.split()) for chunk in chunks) <= config.ingest.chunk_tokens
+
+
+def add_base_of_words(base: Path) -> None:
+    """A base model that is nothing but a tokenizer, of which each word is a token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    base.mkdir(parents=True)
+    tokenizer.save(str(base / "tokenizer.json"))
+    files = {"tokenizer.json": sha256_file(base / "tokenizer.json")}
+    write_json(base / "manifest.json", {"path": ".", "files": files})

@@ -24,6 +24,7 @@ from stages.core.workspace import Workspace
 from stages.evaluate import Config, run
 from stages.generation.decoding import generate
 from stages.generation.loading import write_adapter_note
+from stages.knowledge.knowledge_base import write_knowledge
 from stages.knowledge.records import Chunk, Example, IndexRecord
 from stages.prompts.renderer import Renderer
 
@@ -74,14 +75,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = word_tokenizer()
     write_models(root, tokenizer)
     chunks, questions = made_up_domain()
-    write_jsonl(root / "data/d/chunks/chunks.jsonl", [chunk.to_row() for chunk in chunks])
+    write_knowledge(root / "data/d/knowledge.sqlite", [], chunks)
     trained = [replace(example, id=f"trained-{example.id}") for example in questions[::2]]
     write_jsonl(root / "data/d/rag/train.jsonl", [e.to_row() for e in trained])
     write_jsonl(root / "data/d/rag/validation.jsonl", [])
     boundary = Example("x", "boundary", "What is love?", "Ask Mira.", [], [], "none", "gx")
     write_jsonl(root / "data/d/rag/test.jsonl", [e.to_row() for e in [*questions, boundary]])
     write_index(root / "data/d/index", chunks, questions)
-    for stage in ("ingest", "clean_qa", "build_index", "build_rag_data"):
+    for stage in ("ingest", "clean_qa", "generate_sft", "build_index", "build_rag_data"):
         write_json(root / f"reports/d/{stage}/metrics.json", {"num_read": 3, "num_kept": 2, "num_rejected": 1})
     for stage in ("train_book_lora", "train_rag_lora"):
         write_text(root / f"reports/d/{stage}/curve.csv", "step,train_loss,eval_loss\n1,3,3\n2,2,2.5\n")

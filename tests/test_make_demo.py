@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
@@ -23,13 +24,27 @@ CONFIG = make_demo.Config(
     domain="demo",
     raw_dir="data/demo/raw",
     seed=13,
-    num_entities=80,
-    num_qa=478,
-    num_boundary_generic=128,
-    num_boundary_finance=7,
-    num_interviews=35,
-    num_article_chunks=250,
-    num_book_chunks=284,
+    kind="world",
+    world=make_demo.World(
+        num_entities=80,
+        num_qa=478,
+        num_boundary_generic=128,
+        num_boundary_finance=7,
+        num_interviews=35,
+        num_article_chunks=250,
+        num_book_chunks=284,
+    ),
+    documents=make_demo.Documents(
+        sets=["medical", "legal"],
+        num_documents=5,
+        num_entities=3,
+        formats=["pdf", "docx", "html", "epub", "txt"],
+        pairs={
+            "own.csv": make_demo.Pairs("factual", "csv", 0.5),
+            "own.json": make_demo.Pairs("socratic", "alpaca", 0.25),
+            "own.jsonl": make_demo.Pairs("conversational", "chat", 1.0),
+        },
+    ),
 )
 
 
@@ -143,7 +158,7 @@ def test_every_invented_name_is_kept_for_domains(raw: Path) -> None:
 
 def test_more_questions_than_there_are_facts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_qa"):
-        make_demo.run(replace(CONFIG, num_qa=1000), Workspace(tmp_path, tmp_path))
+        make_demo.run(replace(CONFIG, world=replace(CONFIG.world, num_qa=1000)), Workspace(tmp_path, tmp_path))
 
 
 def test_broken_lines_are_few_and_of_every_sort(raw: Path) -> None:
@@ -152,3 +167,37 @@ def test_broken_lines_are_few_and_of_every_sort(raw: Path) -> None:
     whole = [json.dumps(line.value, sort_keys=True) for line in lines if not line.error]
     assert len(lines) - 478 < len(lines) * 0.05
     assert sum('"question": ""' in line or '"answer": ""' in line for line in whole) == 2
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("documents")
+    make_demo.run(replace(CONFIG, kind="documents"), Workspace(root, root))
+    return root / CONFIG.raw_dir
+
+
+def test_documents_are_real_files_of_every_format_and_tell_every_fact(documents: Path) -> None:
+    from stages.documents.formats import read_document
+
+    files = sorted((documents / "documents").rglob("*.*"))
+    assert Counter(file.suffix for file in files) == {".pdf": 2, ".docx": 2, ".html": 2, ".epub": 2, ".txt": 2}
+    text = {str(f.relative_to(documents)): read_document(f, 10**6).text for f in files}
+    with open(documents / "pairs/own.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30 * 2
+    for row in rows:
+        assert row["value"] in text[row["source"]]
+        others = " ".join(other for name, other in text.items() if name != row["source"])
+        assert row["answer"].split()[-1].rstrip(".") == row["value"] and row["value"] not in others
+
+
+def test_documents_written_twice_are_the_same_bytes(documents: Path, tmp_path: Path) -> None:
+    make_demo.run(replace(CONFIG, kind="documents"), Workspace(tmp_path, tmp_path))
+    assert sha256_files(tmp_path / CONFIG.raw_dir) == sha256_files(documents)
+
+
+def test_own_pairs_come_in_formats_and_manners(documents: Path) -> None:
+    alpaca = json.loads((documents / "pairs/own.json").read_text(encoding="utf-8"))
+    assert len(alpaca) == 30 and alpaca[0]["output"].startswith("Let us look together. ")
+    chats = read_jsonl(documents / "pairs/own.jsonl")
+    assert len(chats) == 120 and chats[0]["messages"][1]["content"].endswith("Shall we go on?")

@@ -12,12 +12,17 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 with \\n line ends through a sibling file and a rename."""
+    """Writes UTF-8 with the line ends that stand in `text`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes through a sibling file and a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

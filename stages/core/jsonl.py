@@ -14,11 +14,16 @@ from stages.core.errors import DataError
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a JSONL file: a JSON object, or the reason why it is none."""
+    """One record of a file: a JSON object, or the reason why it is none.
 
-    origin: str  # file:line
+    origin: `file:line`, where it begins. number: what no other record of the file has, counted from 1: its line, or its
+    place where lines do not tell records apart.
+    """
+
+    origin: str
     value: dict[str, Any]
     error: str = ""
+    number: int = 0
 
 
 def iterate_lines(path: Path) -> Iterator[Line]:
@@ -29,19 +34,23 @@ def iterate_lines(path: Path) -> Iterator[Line]:
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             if raw.strip():
-                yield _parse(f"{path.name}:{number}", raw, first=number == 1)
+                value, error = _parse(raw, first=number == 1)
+                yield Line(f"{path.name}:{number}", value, error, number)
 
 
-def _parse(origin: str, raw: bytes, first: bool) -> Line:
+def _parse(raw: bytes, first: bool) -> tuple[dict[str, Any], str]:
     try:
         value = json.loads(raw.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
-        return Line(origin, {}, f"not UTF-8 at byte {error.start}")
-    except (json.JSONDecodeError, RecursionError) as error:
-        return Line(origin, {}, f"broken JSON: {error}")
-    if not isinstance(value, dict):
-        return Line(origin, {}, f"expected a JSON object, found {type(value).__name__}")
-    return Line(origin, value)
+        return {}, f"not UTF-8 at byte {error.start}"
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError that is no JSONDecodeError
+        return {}, f"broken JSON: {error}"
+    return object_of(value)
+
+
+def object_of(value: Any) -> tuple[dict[str, Any], str]:
+    """(the JSON object, ""), or ({}, the reason why it is none)."""
+    return (value, "") if isinstance(value, dict) else ({}, f"expected a JSON object, found {type(value).__name__}")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ ledger.metrics()   # {"num_read": 1, "num_kept": 0, "num_rejected": 1, "rejected
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,21 @@ class Ledger:
             "rejected": dict(sorted(reasons.items())),
         }
 
-    def check(self, kept: int, max_rejected_share: float = 1.0) -> None:
-        """Raises DataError where counts do not add up, nothing was kept, or too large a share was rejected."""
+    def check(self, kept: int, max_rejected_share: float = 1.0, by_design: Collection[str] = ()) -> None:
+        """Raises DataError where counts do not add up, nothing was kept, or too large a share was rejected.
+
+        by_design: reasons that say nothing about the quality of the records; they do not count in that share.
+        """
         if kept != self.num_kept:
             raise DataError(f"{self.name}: {self.num_read} read, {self.num_rejected} rejected, but {kept} kept")
         if kept == 0:
             raise DataError(f"{self.name}: no record was kept of {self.num_read} read{self._examples()}")
-        share = self.num_rejected / self.num_read
+        num_passed_over = sum(rejection["reason"] in by_design for rejection in self.rejections)
+        num_read = self.num_read - num_passed_over
+        share = (self.num_rejected - num_passed_over) / num_read
         if share > max_rejected_share:
             raise DataError(
-                f"{self.name}: {share:.1%} of {self.num_read} records were rejected, "
+                f"{self.name}: {share:.1%} of {num_read} records were rejected, "
                 f"max_rejected_share allows {max_rejected_share:.1%}{self._examples()}"
             )
 

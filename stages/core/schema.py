@@ -128,6 +128,8 @@ class Source:
     path: str = MISSING  # below the domain's raw_dir
     kind: str = MISSING  # qa | boundary | interview for Q&A; book | article for connected text
     fields: dict[str, str] = field(default_factory=dict)
+    format: str = ""  # of Q&A: chat | sharegpt | alpaca | qa | prompt_completion, which need no `fields`
+    style: str = ""  # of Q&A: the manner of its answers, such as socratic
 
 
 @dataclass
@@ -138,6 +140,7 @@ class Domain:
     language: str = MISSING
     raw_dir: str = MISSING  # anywhere
     generators: dict[str, dict[str, int]] = field(default_factory=dict)  # stages that write raw_dir; only the demo's
+    curation_dir: str = MISSING  # what people changed and decided: edits of chunks, reviews of generated pairs; in git
     qa: list[Source] = field(default_factory=list)
     texts: list[Source] = field(default_factory=list)
 

@@ -53,6 +53,11 @@ def answer_conditions(
     }
 
 
+def clusters(examples: Sequence[Example]) -> list[str]:
+    """The source document of each example; where it is unknown, its split group."""
+    return [example.source_document or example.group or example.id for example in examples]
+
+
 def _prompt(row: TokenisedExample) -> tuple[int, ...]:
     return tuple(row.input_ids[: len(row.input_ids) - row.num_completion_tokens])
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 
 from stages.core.errors import DataError
 from stages.core.jsonl import read_jsonl
 from stages.core.workspace import Workspace
 from stages.evaluation.answers import words
+from stages.evaluation.style_adapters import TUNED, Manner, manners_of
 from stages.generation.perplexity import unrelated_texts
 from stages.knowledge.book import section_texts, split_book
+from stages.knowledge.knowledge_base import read_chunks
 from stages.knowledge.records import SPLITS, Chunk, Example
 
 
@@ -22,6 +24,7 @@ class Inputs:
     searched: the questions of all splits. None of them is in what retrieval searches, and nothing is trained to find
     them, so the ablation of retrieval may use them all.
     texts: what the models predict: `unrelated`, by topic, and `book_heldout`, by section, as in training.
+    manners: of the tuned model and of every style adapter, where there are any.
     """
 
     questions: list[Example]
@@ -31,22 +34,34 @@ class Inputs:
     chunks: dict[str, Chunk]
     trained_chunks: list[Chunk]
     texts: dict[str, list[str]]
+    manners: dict[str, Manner] = field(default_factory=dict)
 
 
-def read_inputs(workspace: Workspace, domain: str, held_out_share: float, limit: int = 0) -> Inputs:
-    """limit: the first so many questions, and boundary examples; 0: all.
+def read_inputs(
+    workspace: Workspace,
+    domain: str,
+    held_out_share: float,
+    limit: int = 0,
+    styles: Sequence[str] = (),
+    adapters: Mapping[str, Sequence[str]] | None = None,
+) -> Inputs:
+    """limit: the first so many questions, and boundary examples; 0: all. styles: of the answers that the tuned model
+    has learned; none given: all. adapters: style adapter -> its styles.
 
     Raises DataError where a file is missing or there is no test question.
     """
     folder = workspace.read(f"data/{domain}/rag")
     parts = {name: [Example.from_row(row) for row in read_jsonl(folder / f"{name}.jsonl")] for name in SPLITS}
-    train, test = parts["train"], parts["test"]
+    tuned_parts = {
+        name: [e for e in part if not styles or e.style in styles or e.kind == "boundary"]
+        for name, part in parts.items()
+    }
+    train, test = tuned_parts["train"], tuned_parts["test"]
     questions = [example for example in test if example.kind != "boundary"]
-    searched = [example for part in parts.values() for example in part if example.kind != "boundary"]
+    searched = [example for part in tuned_parts.values() for example in part if example.kind != "boundary"]
     if not questions:
         raise DataError(f"{folder / 'test.jsonl'}: no question to evaluate ({len(test)} boundary examples)")
-    rows = read_jsonl(workspace.read(f"data/{domain}/chunks/chunks.jsonl"))
-    chunks = [Chunk.from_row(row) for row in rows]
+    chunks = read_chunks(workspace.read(f"data/{domain}/knowledge.sqlite"))
     trained, held_out = split_book(chunks, held_out_share)
     texts = {"unrelated": unrelated_texts()}
     if held_out:
@@ -59,6 +74,7 @@ def read_inputs(workspace: Workspace, domain: str, held_out_share: float, limit:
         {chunk.id: chunk for chunk in chunks},
         trained,
         texts,
+        manners_of(parts, {TUNED: styles, **adapters}, limit) if adapters else {},
     )
 
 

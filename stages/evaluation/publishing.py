@@ -25,7 +25,7 @@ from stages.evaluation.intervals import Estimate
 from stages.evaluation.report import HEADERS, LABELS, Report
 from stages.evaluation.results import MODELS, SYSTEMS, Results, Tree
 
-DATA_STAGES = ("ingest", "clean_qa", "build_index", "build_rag_data")
+DATA_STAGES = ("ingest", "clean_qa", "generate_sft", "build_index", "build_rag_data")
 TRAININGS = {"train_book_lora": "Book LoRA", "train_rag_lora": "RAG LoRA"}
 PLOTS = ("answers", "grounding", "retrieval")
 

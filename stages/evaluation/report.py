@@ -12,6 +12,7 @@ from stages.evaluation.grounding import CONDITIONS
 from stages.evaluation.intervals import Estimate
 from stages.evaluation.markdown import difference, estimate, inline, table
 from stages.evaluation.results import ANSWER_METRICS, MODELS, SYSTEMS, Results, Tree, clusters
+from stages.evaluation.style_report import style_adapters_section
 from stages.knowledge.records import Example
 
 NUM_EXAMPLES = 5
@@ -61,6 +62,7 @@ class Report:
             self._retrieval(),
             self._perplexity(),
             self._style_and_memory(),
+            style_adapters_section(self.results, self.tree),
             self._boundary(),
             self._examples(),
             self._failures(),

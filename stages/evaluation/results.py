@@ -14,9 +14,10 @@ from typing import Any
 from stages.evaluation import answers as answer_metrics
 from stages.evaluation import grounding, rankings
 from stages.evaluation.ablation import VARIANTS, Rankings
-from stages.evaluation.answering import Answer
+from stages.evaluation.answering import Answer, clusters
 from stages.evaluation.intervals import Difference, Estimate, mean_estimate, paired_difference, ratio_estimate
 from stages.evaluation.memorisation import Span
+from stages.evaluation.style_adapters import StyleAdapters
 from stages.generation.perplexity import TextScore
 from stages.knowledge.records import Example
 
@@ -51,6 +52,7 @@ class Results:
     style: dict[str, Estimate] = field(default_factory=dict)
     copied: dict[str, dict[str, Span]] = field(default_factory=dict)  # model -> example id
     parity: list[float] = field(default_factory=list)
+    style_adapters: StyleAdapters | None = None
 
     def scores(self, model: str, condition: str, metric: str, examples: Sequence[Example]) -> list[float]:
         """One metric of one model under one condition, per example."""
@@ -95,6 +97,11 @@ class Summary:
             tree["boundary"] = {m: self._answers(m, "boundary", results.boundary, kept) for m in MODELS}
         if results.grounded:
             tree["grounding"] = {model: self._grounding(model) for model in MODELS}
+        if results.style_adapters:
+            tree["style_adapters"] = {
+                "answers": results.style_adapters.answers(self.seed, self.num_resamples),
+                "nearer": results.style_adapters.comparisons(results.questions, self.seed, self.num_resamples),
+            }
         if ranked := self.ranked():
             tree["retrieval"] = {variant: self._retrieval(variant, ranked) for variant in VARIANTS}
             tree["compare"] |= {f"retrieval_{a}_vs_{b}": self._compare_retrieval(a, b, ranked) for a, b in RANKED_PAIRS}
@@ -150,11 +157,6 @@ class Summary:
 
     def _mean(self, values: Sequence[float], examples: Sequence[Example]) -> Estimate:
         return mean_estimate(values, clusters(examples), self.seed, self.num_resamples)
-
-
-def clusters(examples: Sequence[Example]) -> list[str]:
-    """The source document of each example; where it is unknown, its split group."""
-    return [example.source_document or example.group or example.id for example in examples]
 
 
 def as_json(tree: Mapping[str, Any]) -> dict[str, Any]:

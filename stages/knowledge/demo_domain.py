@@ -8,7 +8,7 @@ that `ingest` gives them: `<kind>-<line number, four digits>`; one that can be r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -47,10 +47,14 @@ class DemoWorld:
     num_told: Counter[tuple[str, str]] = field(default_factory=Counter)  # (name, attribute)
 
 
-def invent_world(seed: int, num_entities: int) -> DemoWorld:
-    """Entities whose names differ in their first syllable wherever they can, so that a question finds its own."""
-    random = derived_random(seed, "demo", "entities")
-    kinds = [KINDS[number % len(KINDS)] for number in range(num_entities)]
+def invent_world(seed: int, num_entities: int, label: str = "demo", nouns: Sequence[str] | None = None) -> DemoWorld:
+    """Entities whose names differ in their first syllable wherever they can, so that a question finds its own.
+
+    label: worlds of different labels have nothing in common. nouns: what the entities are; None: KINDS.
+    """
+    random = derived_random(seed, label, "entities")
+    nouns = nouns or KINDS
+    kinds = [nouns[number % len(nouns)] for number in range(num_entities)]
     names = _distinct_names(random, num_entities)
     used = set(names)
     entities = []

@@ -57,7 +57,9 @@ def _plain_rows(random: Random, world: DemoWorld, tellings: list[Telling], num_q
     # facts asked only once, where not all fit, are spread over the whole world
     pairs = [row for pair in zip(firsts, seconds, strict=True) for row in pair]
     if not len(extras) <= num_qa <= len(pairs) + len(extras):
-        raise ConfigError(f"make_demo.num_qa: {num_qa} is not between {len(extras)} and {len(pairs) + len(extras)}")
+        raise ConfigError(
+            f"make_demo.world.num_qa: {num_qa} is not between {len(extras)} and {len(pairs) + len(extras)}"
+        )
     return pairs[: num_qa - len(extras)] + extras
 
 

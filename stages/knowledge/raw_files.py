@@ -8,25 +8,22 @@ A record that cannot be read is an Item with `error`; a file that cannot be read
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.core.errors import ConfigError, DataError
-from stages.core.jsonl import iterate_lines
+from stages.core.record_files import TABLES, iterate_records, read_text
 from stages.core.schema import Source
 from stages.core.workspace import Workspace
 
-DELIMITERS = ",;\t"
+SUFFIXES = (".jsonl", ".ndjson", ".json", *TABLES)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One record of a raw file. number: of its line (in a JSON list: its place), counted from 1."""
+    """One record of a raw file. number: as in core.jsonl.Line; ids are made of it."""
 
     origin: str
     number: int
@@ -49,72 +46,12 @@ def raw_path(workspace: Workspace, raw_dir: str, path: str) -> Path:
     return found
 
 
-def read_text(path: Path) -> str:
-    """The file's text without a byte order mark. Raises DataError naming the first byte that is not UTF-8."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: not UTF-8 at byte {error.start} (line {line}); convert it, as with "
-            f"`iconv -f <its encoding> -t UTF-8`"
-        ) from error
-
-
 def iterate_items(path: Path) -> Iterator[Item]:
-    """All records of a file, in order; its suffix says how to read it."""
-    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _table, ".tsv": _table}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; known: {', '.join(readers)}")
-    text = read_text(path)  # before the first record, so that no half of a file is ever used
-    return reader(path, text)
-
-
-def _jsonl(path: Path, text: str) -> Iterator[Item]:
-    for line in iterate_lines(path):
-        yield Item(line.origin, int(line.origin.rpartition(":")[2]), line.value, line.error)
-
-
-def _json(path: Path, text: str) -> Iterator[Item]:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: broken JSON: {error}") from error
-    rows = value.get("data") if isinstance(value, dict) else value
-    if not isinstance(rows, list):
-        raise DataError(f'{path}: expected a list of objects, or {{"data": [...]}}')
-    for number, row in enumerate(rows, start=1):
-        origin = f"{path.name}:{number}"
-        known = isinstance(row, dict)
-        yield Item(origin, number, row if known else {}, "" if known else f"expected an object, found {row!r:.40}")
-
-
-def _table(path: Path, text: str) -> Iterator[Item]:
-    """CSV with a header line; the delimiter is the one that cuts the header into most columns."""
-    header_line = text.lstrip("\n").partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=header_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    while True:
-        number = reader.line_num + 1
-        origin = f"{path.name}:{number}"
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            if "unexpected end" in str(error):  # an open quote has swallowed the rest: nobody knows how many rows
-                raise DataError(f"{path}:{number}: a quote that opens here is never closed") from error
-            yield Item(origin, number, {}, f"broken row: {error}")
-            continue
-        if cells is None:
-            return
-        if not header:
-            header = [name.strip() for name in cells]
-        elif cells:
-            fits = len(cells) == len(header)
-            values = dict(zip(header, cells, strict=True)) if fits else {}
-            yield Item(origin, number, values, "" if fits else f"{len(cells)} cells under {len(header)} columns")
+    """All records of a file, in order."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; known: {', '.join(SUFFIXES)}")
+    read_text(path)  # before the first record, so that no half of a file is ever used
+    return (Item(line.origin, line.number, line.value, line.error) for line in iterate_records(path))
 
 
 def check_fields(source: Source, needed: tuple[str, ...], optional: tuple[str, ...], key: str) -> None:

@@ -6,7 +6,7 @@ A question with its answer (data/<domain>/clean/qa.jsonl):
      "answer": "...", "source_document": "Bako", "evidence": ["book-0031"], "cluster": "qa-0017",
      "flags": [], "origin": "qa.jsonl:17"}
 
-A piece of connected text (data/<domain>/chunks/chunks.jsonl):
+A piece of connected text (data/<domain>/knowledge.sqlite):
 
     {"id": "book-0031", "kind": "book", "document": "book", "section": "Chapter 3", "number": 31,
      "text": "...", "questions": ["Who founded Bako?"], "origin": "book.jsonl:31"}
@@ -52,6 +52,7 @@ class QA(_Row):
     key_fact: what a right answer has to contain, in whatever words around it ("" where nobody says).
     cluster: id of the first record of its near-duplicate cluster (its own id where it has none).
     flags: `near_duplicate`, `quotes_chunk`, ...
+    style: the manner of the answer, as a style of generate_sft or a source's `style` names it ("": nobody says).
     """
 
     id: str
@@ -64,11 +65,16 @@ class QA(_Row):
     flags: list[str] = field(default_factory=list)
     origin: str = ""
     key_fact: str = ""
+    style: str = ""
 
 
 @dataclass(frozen=True)
 class Chunk(_Row):
-    """A piece of a document; `number` runs through the document, so that number +- 1 are its siblings."""
+    """A piece of a document; `number` runs through the document, so that number +- 1 are its siblings.
+
+    section: the headings above it, outermost first, joined by " > ". page: counted from 1, None where the format has
+    none. begin, end: offsets in characters into the document's text (0, 0 for a record that came as a chunk).
+    """
 
     id: str
     kind: str
@@ -78,6 +84,10 @@ class Chunk(_Row):
     text: str
     questions: list[str] = field(default_factory=list)
     origin: str = ""
+    page: int | None = None
+    begin: int = 0
+    end: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,3 +130,4 @@ class Example(_Row):
     evidence: list[str] = field(default_factory=list)
     abstains: bool = False
     key_fact: str = ""
+    style: str = ""

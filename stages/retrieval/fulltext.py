@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
-import unicodedata
 from collections.abc import Collection
 
+from stages.knowledge.kb_stemming import WORD, folded
 from stages.retrieval.index import Index
-
-WORD = re.compile(r"\w+")
-ACCENT = re.compile(r"[\u0300-\u036f]")
 
 
 class FulltextStore:
@@ -43,11 +39,6 @@ class FulltextStore:
             (expression, json.dumps(sorted(self._kinds if kinds is None else kinds))),
         )
         return [number for number, _ in sorted(rows, key=lambda row: (row[1], self._ids[row[0]]))]
-
-
-def folded(text: str) -> str:
-    """Without case and accents. FTS5's own remove_diacritics leaves Cyrillic alone: it takes no `елка` for `ёлка`."""
-    return ACCENT.sub("", unicodedata.normalize("NFKD", text.casefold()))
 
 
 def match_expression(query: str) -> str:

@@ -57,6 +57,7 @@ class Fitter:
             evidence=row.evidence,
             key_fact="" if abstains else row.key_fact,
             abstains=abstains,
+            style=row.style,
         )
 
     def metrics(self) -> dict[str, Any]:

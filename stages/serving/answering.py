@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from stages.core.errors import DataError
+from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Embedder, Model, Prompt, Retrieval
 from stages.core.workspace import Workspace
 from stages.prompts.renderer import Turn
@@ -40,6 +40,8 @@ class Config:
     max_distance: float = MISSING
     num_siblings: int = MISSING
     max_new_tokens: int = MISSING
+    styles: list[str] = field(default_factory=list)  # names of style adapters
+    sets: dict[str, str] = field(default_factory=dict)  # name -> what the names of its documents begin with
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.num_siblings < 0:
@@ -101,7 +103,7 @@ class Answerer:
         models: Models | None = None,
     ) -> None:
         self.config = config
-        self.models = models or Models(workspace, config.model, config.prompt, config.domain)
+        self.models = models or Models(workspace, config.model, config.prompt, config.domain, config.styles)
         self.finder = finder or DocumentFinder(
             workspace,
             config.domain,
@@ -114,6 +116,16 @@ class Answerer:
         )
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """The models that can answer."""
+        return self.models.choices
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The sets of documents that can be searched on their own."""
+        return tuple(self.config.sets)
+
+    @property
     def max_prompt_tokens(self) -> int:
         return self.config.model.max_context_tokens - self.config.max_new_tokens
 
@@ -124,19 +136,30 @@ class Answerer:
             self.finder.load()
 
     def prepare(
-        self, question: str, model: str = "tuned", use_documents: bool = True, history: Sequence[Turn] = ()
+        self,
+        question: str,
+        model: str = "tuned",
+        use_documents: bool = True,
+        history: Sequence[Turn] = (),
+        document_set: str = "",
     ) -> Request:
-        """Finds documents and renders the prompt.
+        """Finds documents, of `document_set` or ("") of all, and renders the prompt.
 
         What is too long goes in this order: the oldest turns; siblings, of the last document first; the last
-        documents. Raises DataError for a question that is too long on its own, and for an empty one.
+        documents. Raises DataError for a question that is too long on its own, and for an empty one; ConfigError for a
+        set that does not exist.
         """
         question = question.strip()
         if not question:
             raise DataError("the question is empty")
         loaded = self.models.load(model)
-        documents = self.finder.find(question) if use_documents else []
+        documents = self.finder.find(question, self._below(document_set)) if use_documents else []
         return self._fit(loaded, question, model, documents, list(history))
+
+    def _below(self, document_set: str) -> str:
+        if document_set and document_set not in self.config.sets:
+            raise ConfigError(f"no such set {document_set!r}; there is {', '.join(self.config.sets) or 'none'}")
+        return self.config.sets.get(document_set, "")
 
     def _fit(self, loaded: LoadedModel, question: str, model: str, found: list[Document], turns: list[Turn]) -> Request:
         documents, num_turns = list(found), len(turns)

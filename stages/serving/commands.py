@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stages.core.errors import DataError
-from stages.serving.models import Choice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,8 +16,10 @@ if TYPE_CHECKING:
     from stages.serving.answering import Answerer
 
 ModelOption = Annotated[
-    Choice | None,
-    typer.Option("--model", "-m", help="tuned: book and RAG LoRA; book: without the LoRA; base: as it came."),
+    str,
+    typer.Option(
+        "--model", "-m", help="tuned: book and RAG LoRA; book: without the LoRA; base: as it came; or a style adapter."
+    ),
 ]
 NoLora = Annotated[bool, typer.Option("--no-lora", help="The baseline: the same as --model book.")]
 NoDocs = Annotated[bool, typer.Option("--no-docs", help="Answer without looking up documents.")]
@@ -26,7 +27,7 @@ ShowDocs = Annotated[bool, typer.Option("--show-docs", help="Show the documents 
 
 
 def chat(
-    model: ModelOption = None, no_lora: NoLora = False, no_docs: NoDocs = False, show_docs: ShowDocs = False
+    model: ModelOption = "", no_lora: NoLora = False, no_docs: NoDocs = False, show_docs: ShowDocs = False
 ) -> None:
     """Talk to the model of the configured domain. Questions may also be piped in, one a line."""
     from rich.console import Console
@@ -47,7 +48,7 @@ def chat(
 
 def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
-    model: ModelOption = None,
+    model: ModelOption = "",
     no_lora: NoLora = False,
     no_docs: NoDocs = False,
     show_docs: ShowDocs = False,
@@ -74,13 +75,13 @@ def ask(
     (show_documents if show_docs else show_sources)(console, answer.request.documents)
 
 
-def _chosen(model: Choice | None, no_lora: bool) -> Choice:
+def _chosen(model: str, no_lora: bool) -> str:
     if no_lora and model == "tuned":
         raise typer.BadParameter("--no-lora contradicts --model tuned")
     return model or ("book" if no_lora else "tuned")
 
 
-def _load(model: Choice, use_documents: bool) -> Answerer:
+def _load(model: str, use_documents: bool) -> Answerer:
     from rich.console import Console
 
     from stages.core.config import parse_section

@@ -54,6 +54,7 @@ class DocumentFinder:
         self.kinds, self.top_k, self.max_distance, self.num_siblings = kinds, top_k, max_distance, num_siblings
         self._searcher: Any = None
         self._encoder: Any = None
+        self._excluded: dict[str, frozenset[str]] = {}
 
     def load(self) -> None:
         """Raises DataError where the index is missing, or was made with another embedder than the configured one."""
@@ -72,19 +73,32 @@ class DocumentFinder:
         self.load()
         return len(self._searcher.index.records)
 
-    def find(self, question: str) -> list[Document]:
+    def find(self, question: str, below: str = "") -> list[Document]:
         """The nearest records within `max_distance`, with their siblings; [] where nothing is near.
 
-        Of records with the same text only the nearest counts: two questions often share an answer.
+        below: only chunks of documents whose names begin so. Of records with the same text only the nearest counts:
+        two questions often share an answer.
         """
         self.load()
         vectors = self._encoder.encode_queries([question])
         (hits,) = self._searcher.search(
-            vectors, [question], self.top_k * SPARE, kinds=self.kinds, max_distance=self.max_distance
+            vectors,
+            [question],
+            self.top_k * SPARE,
+            kinds=self.kinds,
+            max_distance=self.max_distance,
+            exclude=[self._outside(below)] if below else None,
         )
         distinct = {hit.record.text: hit for hit in reversed(hits)}  # the nearest is written last
         nearest = [hit for hit in hits if distinct[hit.record.text] is hit]
         return join_siblings(nearest[: self.top_k], self._siblings)
+
+    def _outside(self, below: str) -> frozenset[str]:
+        """Ids of all records that are no chunk of a document below `below`."""
+        if below not in self._excluded:
+            records = self._searcher.index.records
+            self._excluded[below] = frozenset(r.id for r in records if not r.document.startswith(below))
+        return self._excluded[below]
 
     def _siblings(self, record: IndexRecord) -> list[IndexRecord]:
         siblings: list[IndexRecord] = self._searcher.siblings(record, self.num_siblings, self.num_siblings)

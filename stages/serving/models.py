@@ -3,17 +3,18 @@
     tuned   the base with the book merged in, and the RAG-context LoRA
     book    the same without the LoRA
     base    the base as it came
+    and each style adapter of the domain by its name: the book model with that adapter in place of the RAG LoRA
 
-tuned and book share one set of weights: the LoRA is switched off, not unloaded.
+All but base share one set of weights: adapters are switched, not loaded again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Model, Prompt
@@ -21,8 +22,8 @@ from stages.core.workspace import Workspace
 from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
 from stages.prompts.renderer import Renderer
 
-Choice = Literal["tuned", "book", "base"]
-CHOICES: tuple[str, ...] = get_args(Choice)
+CHOICES = ("tuned", "book", "base")
+TUNED_ADAPTER = "default"  # as PEFT calls the first one
 
 
 @dataclass(frozen=True)
@@ -37,28 +38,39 @@ class LoadedModel:
 class Models:
     """Loads on demand. Two sets of weights stay side by side where memory allows, else the older one goes."""
 
-    def __init__(self, workspace: Workspace, model: Model, prompt: Prompt, domain: str) -> None:
+    def __init__(
+        self, workspace: Workspace, model: Model, prompt: Prompt, domain: str, styles: Sequence[str] = ()
+    ) -> None:
         self.workspace, self.model, self.prompt, self.domain = workspace, model, prompt, domain
+        self.styles = tuple(styles)
+        self.choices = (*CHOICES, *styles)
         self._loaded: dict[str, LoadedModel] = {}
 
     def load(self, choice: str) -> LoadedModel:
         """Raises DataError where files are missing or the LoRA was trained with another prompt; ConfigError for a
         choice that does not exist."""
-        if choice not in CHOICES:
-            raise ConfigError(f"model: {choice!r} is not one of {', '.join(CHOICES)}")
+        if choice not in self.choices:
+            raise ConfigError(f"model: {choice!r} is not one of {', '.join(self.choices)}")
         weights = "base" if choice == "base" else "book"
-        adapter = self._adapter(required=choice == "tuned") if weights == "book" else None
+        needs_lora = choice not in ("base", "book")
+        adapter = self._adapter(required=needs_lora) if weights == "book" else None
         loaded = self._loaded.get(weights)
-        if loaded is None or (choice == "tuned" and not _has_lora(loaded)):
+        if loaded is None or (needs_lora and not _has_lora(loaded)):
             loaded = self._loaded[weights] = self._read(weights, adapter)
-        if choice == "tuned" and adapter is not None:
+        if choice in self.styles:
+            adapter = self.workspace.read(f"models/{self.domain}/styles/{choice}")
+        if needs_lora and adapter is not None:
             check_adapter(adapter, loaded.renderer.hash)
+        if choice in self.styles and choice not in loaded.network.peft_config:
+            loaded.network.load_adapter(str(adapter), choice)
         return loaded
 
     @contextmanager
     def use(self, choice: str) -> Iterator[LoadedModel]:
         """The model as `choice` means it, until the block ends: for `book` with the LoRA switched off."""
         loaded = self.load(choice)
+        if _has_lora(loaded):
+            loaded.network.set_adapter(choice if choice in self.styles else TUNED_ADAPTER)
         with loaded.network.disable_adapter() if choice == "book" and _has_lora(loaded) else nullcontext():
             yield loaded
 

@@ -19,7 +19,6 @@ from stages.prompts.renderer import Turn
 from stages.retrieval.documents import Document
 from stages.serving.answering import Answerer, Request
 from stages.serving.finding import numbers
-from stages.serving.models import CHOICES
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed: ESC would start a command
 PROMPT = "\001\033[1;36m\002you>\001\033[0m\002 "  # \001 and \002 tell readline what takes no room
@@ -28,7 +27,9 @@ HELP = """\
 /docs             the documents of the last answer, in full
 /docs on|off      look up documents, or answer without any
 /model            which model answers
-/model NAME       switch: tuned (book and RAG LoRA), book (without the LoRA), base (as it came)
+/model NAME       switch: tuned (book and RAG LoRA), book (without the LoRA), base (as it came), or a style adapter
+/set              which set of documents is searched
+/set NAME         switch to this set; /set all searches all
 /reset            forget the conversation so far
 /help             this list
 /quit             leave; Ctrl-D does so too, Ctrl-C stops an answer"""
@@ -48,12 +49,14 @@ class Chat:
     ) -> None:
         self.answerer, self.console, self.interactive = answerer, console, interactive
         self.model, self.use_documents, self.show_documents = model, use_documents, show_documents
+        self.document_set = ""
         self.history: list[Turn] = []
         self.documents: list[Document] = []
         self.num_errors = 0
         self.commands: dict[str, Callable[[str], None]] = {
             "/docs": self._docs,
             "/model": self._model,
+            "/set": self._set,
             "/reset": self._reset,
             "/help": lambda argument: self._say(HELP),
         }
@@ -96,15 +99,26 @@ class Chat:
             self._say("the last answer had no documents")
 
     def _model(self, argument: str) -> None:
-        if argument and argument not in CHOICES:
+        choices = self.answerer.choices
+        if argument and argument not in choices:
             self.num_errors += 1
-            self._say(f"no such model {printable(argument)}: choose from {', '.join(CHOICES)}", "yellow")
+            self._say(f"no such model {printable(argument)}: choose from {', '.join(choices)}", "yellow")
             return
         if argument:
             with self.console.status(f"loading {argument}"):
                 self.answerer.load(argument, use_documents=False)
             self.model = argument
         self._say(f"{self.model} answers")
+
+    def _set(self, argument: str) -> None:
+        sets = self.answerer.sets
+        if argument and argument != "all" and argument not in sets:
+            self.num_errors += 1
+            self._say(f"no such set {printable(argument)}: choose from {', '.join(['all', *sets])}", "yellow")
+            return
+        if argument:
+            self.document_set = "" if argument == "all" else argument
+        self._say(f"searches {self.document_set or 'all documents'}")
 
     def _reset(self, argument: str) -> None:
         self.history, self.documents = [], []
@@ -114,7 +128,9 @@ class Chat:
         pieces: list[str] = []
         try:
             with self.console.status("searching"):
-                request = self.answerer.prepare(question, self.model, self.use_documents, self.history)
+                request = self.answerer.prepare(
+                    question, self.model, self.use_documents, self.history, self.document_set
+                )
             for piece in self.answerer.stream(request):
                 shown = piece if pieces else piece.lstrip()  # an answer begins with a word
                 if shown:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from stages.compose import CONF, NOT_STAGES, SCALARS, SHARED_SECTIONS, compose, composed_text, stale_lines
+from stages.compose import CONF, NOT_STAGES, SCALARS, SHARED_SECTIONS, compose, as_text, stale_lines
 from stages.core.errors import ConfigError
 
 GROUPS = {path.name: sorted(f.stem for f in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
@@ -56,7 +56,7 @@ def test_an_override_that_does_not_fit_is_refused_by_its_key(override: str, mess
 
 
 def test_overrides_are_recorded_and_checked_with() -> None:
-    text = composed_text(["train_rag_lora.lora.r=16"])
+    text = as_text(compose(["train_rag_lora.lora.r=16"]))
     params = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(params, dict)
     assert params["overrides"] == ["train_rag_lora.lora.r=16"]

@@ -240,6 +240,46 @@ def test_another_domain_leaves_the_first_ones_outputs(built: Path, tmp_path: Pat
     assert set(ran(sh(built, "dvc", "repro"))) <= {"params"}
 
 
+@pytest.fixture(scope="module")
+def tutor(built: Path) -> Iterator[Path]:
+    """The domain of documents in the same clone, up to its evaluation; the first domain is put back afterwards."""
+    sh(built, sys.executable, "-m", "stages.compose", "domain=tutor")
+    done = sh(built, "dvc", "repro", "evaluate")
+    assert "base_model" not in ran(done) and "train_style@socratic" in ran(done)
+    yield built
+    sh(built, sys.executable, "-m", "stages.compose")
+    assert set(ran(sh(built, "dvc", "repro"))) <= {"params"}
+
+
+def test_documents_become_a_model_that_knows_them_in_several_manners(tutor: Path) -> None:
+    ingest, sft, book, found = (
+        json.loads((tutor / "reports/tutor" / name).read_text())
+        for name in ("ingest/metrics.json", "generate_sft/metrics.json", "train_book_lora/metrics.json", "metrics.json")
+    )
+    assert (ingest["num_read"], ingest["num_kept"]) == (32, 32)
+    assert sft["num_requested"] == sft["num_kept"] + sft["num_rejected"] and sft["num_taken"] > 300
+    fall = 1 - book["after"]["book_heldout"]["perplexity"] / book["before"]["book_heldout"]["perplexity"]
+    assert fall >= 0.15
+    assert found["answers"]["tuned_docs"]["exact_match"]["value"] >= 0.80
+    for pair in ("socratic_vs_tuned", "tuned_vs_socratic"):
+        assert found["style_adapters"]["nearer"][pair]["low"] > 0
+
+
+def test_one_manner_that_changed_trains_alone(tutor: Path) -> None:
+    sh(
+        tutor,
+        sys.executable,
+        "-m",
+        "stages.compose",
+        "domain=tutor",
+        "+train_style.variants.socratic.training.num_epochs=1",
+    )
+    assert ran(sh(tutor, "dvc", "repro", "train_style@socratic", "train_style@conversational")) == [
+        "params",
+        "train_style@socratic",
+    ]
+
+
 def test_two_at_once_do_not_run_into_each_other(built: Path) -> None:
     first = subprocess.Popen(
         ["dvc", "repro", "--force", "--single-item", "build_index"],

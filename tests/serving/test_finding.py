@@ -44,3 +44,9 @@ def test_a_missing_index_says_how_to_build_it(tmp_path: Path) -> None:
     finder = DocumentFinder(Workspace(tmp_path, tmp_path), "world", embedder, Retrieval(store="faiss"), [], 2, 0.5, 1)
     with pytest.raises(DataError, match=r"data/world/index.*dvc repro"):
         finder.find("About 1?")
+
+
+def test_search_below_a_name_sees_no_other_document(answerer: Answerer) -> None:
+    assert [document.hit.id for document in answerer.finder.find("About 1?", "book")] == ["book-1"]
+    assert answerer.finder.find("Who asks?", "book") == []
+    assert answerer.finder.find("About 1?", "books") == []

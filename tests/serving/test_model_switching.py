@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -99,3 +100,22 @@ def test_weights_make_room_where_two_sets_do_not_fit(
     models.load("base")
     models.load("book")
     assert set(models._loaded) == {"book"}
+
+
+def test_a_style_adapter_answers_in_its_own_way_on_the_same_weights(
+    answerer: Answerer, config: Config, workspace: Workspace
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    models = workspace.outputs / "models" / "world"
+    shutil.copytree(models / "rag_lora", models / "styles" / "loud")
+    weights = models / "styles" / "loud" / "adapter_model.safetensors"
+    save_file({name: -3 * value for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    styled = Answerer(replace(config, styles=["loud"]), workspace, answerer.finder)
+    first = {model: said(styled, model) for model in ("tuned", "loud", "book")}
+    assert len(set(first.values())) == 3
+    assert {model: said(styled, model) for model in ("book", "loud", "tuned")} == first
+    assert first["tuned"] == said(answerer, "tuned")
+    assert styled.models.load("loud").network is styled.models.load("book").network
+    with pytest.raises(ConfigError, match=r"'quiet' is not one of tuned, book, base, loud"):
+        styled.load("quiet")

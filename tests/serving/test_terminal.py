@@ -25,17 +25,24 @@ DOCUMENT = Document(chunk(31), 0.1134, (chunk(30), chunk(31)))
 class Echo:
     """Answers with the model's name and the question; knows a few magic questions."""
 
+    choices = ("tuned", "book", "base", "socratic")
+    sets = ("medical", "legal")
+
     def __init__(self) -> None:
         self.loaded: list[str] = []
         self.histories: list[list[Turn]] = []
+        self.searched: list[str] = []
 
     def load(self, model: str, use_documents: bool = True) -> None:
         if model == "base":
             raise DataError("models/base/x: no such file or folder; run `dvc repro`")
         self.loaded.append(model)
 
-    def prepare(self, question: str, model: str, use_documents: bool, history: Sequence[Turn]) -> Request:
+    def prepare(
+        self, question: str, model: str, use_documents: bool, history: Sequence[Turn], document_set: str
+    ) -> Request:
         self.histories.append(list(history))
+        self.searched.append(document_set)
         if question == "too long":
             raise DataError("the question is too long")
         num_turns = 1 if question == "long" else 0
@@ -187,3 +194,17 @@ def test_ctrl_c_clears_the_line_and_ctrl_d_leaves(monkeypatch: pytest.MonkeyPatc
 def test_piped_bytes_that_are_no_text_do_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff\xfe\ntwo")))
     assert list(terminal.piped_lines()) == ["one\n", "\ufffd\ufffd\n", "two"]
+
+
+def test_a_set_of_documents_is_chosen_in_the_middle_of_a_conversation() -> None:
+    echo = Echo()
+    text, chat = talk("one", "/set legal", "two", "/set", "/set all", "three", "/set sport", echo=echo)
+    assert echo.searched == ["", "legal", ""]
+    assert text.count("searches legal\n") == 2 and "searches all documents\n" in text
+    assert "no such set sport: choose from all, medical, legal" in text and chat.num_errors == 1
+    assert echo.histories[2] == [Turn("one", "tuned says one"), Turn("two", "tuned says two")]
+
+
+def test_a_style_adapter_is_one_of_the_models() -> None:
+    text, _ = talk("/model socratic", "Who?")
+    assert "socratic answers" in text and "socratic says Who?" in text

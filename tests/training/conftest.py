@@ -14,6 +14,7 @@ from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import write_jsonl
 from stages.core.schema import Lora, Model, Prompt, Training
 from stages.core.workspace import Workspace
+from stages.knowledge.knowledge_base import write_knowledge
 from stages.knowledge.records import Chunk, Example
 
 SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -121,7 +122,7 @@ def new_workspace(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
             for n in range(12)
         ]
         chunks.append(Chunk("article-0", "article", "a", "a", 0, "An article, not to be trained on."))
-        write_jsonl(root / "data/demo/chunks/chunks.jsonl", [chunk.to_row() for chunk in chunks])
+        write_knowledge(root / "data/demo/knowledge.sqlite", [], chunks)
         for name, numbers in {"train": range(8), "validation": range(8, 11)}.items():
             examples = [
                 Example(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages import merge_book, train_book_lora, train_rag_lora
+from stages import merge_book, train_book_lora, train_rag_lora, train_style
 from stages.compose import compose
 from stages.core.errors import ConfigError, DataError
 from stages.core.fingerprint import sha256_files
@@ -19,7 +19,9 @@ from stages.core.jsonl import read_jsonl, write_jsonl
 from stages.core.schema import Lora, Model, Prompt, Training
 from stages.core.workspace import Workspace
 from stages.generation.loading import check_adapter, load_model, load_tokenizer
+from stages.knowledge.knowledge_base import read_chunks, write_knowledge
 from stages.prompts.renderer import Renderer
+from stages.training.example_adapter import _rows, of_styles
 
 DEMO = "models/demo"
 
@@ -46,7 +48,7 @@ def stages(model_config: Model, prompt_config: Prompt) -> Stages:
         train_book_lora.Config("demo", model_config, 1, 0.3, Lora(r=8, alpha=16, modules=mlp), training),
         merge_book.Config("demo", model_config, 1, 0.99, {"float32": 1e-3}, 512, "5GB"),
         train_rag_lora.Config(
-            "demo", model_config, prompt_config, 1, Lora(r=4, alpha=12, modules=attention),
+            "demo", model_config, prompt_config, 1, [], Lora(r=4, alpha=12, modules=attention),
             replace(training, max_length=256),
         ),
     )  # fmt: skip
@@ -95,7 +97,7 @@ def test_the_book_is_learned_and_the_held_out_chapter_is_not_trained_on(done: Wo
     assert found["after"]["book_heldout"]["perplexity"] < found["before"]["book_heldout"]["perplexity"]
     assert found["after"]["book_heldout"]["bits_per_byte"] < found["before"]["book_heldout"]["bits_per_byte"]
     assert found["before"]["unrelated"]["perplexity"] == pytest.approx(262, rel=0.2)  # random weights: the vocabulary
-    texts = [chunk["text"] for chunk in read_jsonl(done.inputs / "data/demo/chunks/chunks.jsonl")[:8]]  # chapters 0, 1
+    texts = [chunk.text for chunk in read_chunks(done.inputs / "data/demo/knowledge.sqlite")[:8]]  # chapters 0, 1
     num_tokens = len("".join(texts)) + 2 * 3 + 2 * 2  # one a byte; line ends; begin and end tokens
     assert found["num_train_tokens"] == found["num_epochs_run"] * num_tokens
 
@@ -137,7 +139,7 @@ def test_the_curve_is_a_plot_of_every_evaluation(done: Workspace) -> None:
 
 def test_only_answers_are_trained_on(done: Workspace, prompt_config: Prompt) -> None:
     renderer = Renderer(prompt_config, load_tokenizer(done.inputs / "models/base/tiny"))
-    row = train_rag_lora._rows(renderer, done.inputs / "data/demo/rag/train.jsonl")[1]
+    row = _rows(renderer, of_styles(done.inputs / "data/demo/rag/train.jsonl", []))[1]
     trained = [i for i in row.labels if i != -100]
     assert renderer.tokenizer.decode(trained) == "Bako1 did.<|end|>"
     assert row.input_ids[: -len(trained)] == renderer.prompt_ids(
@@ -165,15 +167,15 @@ def test_a_merge_that_is_not_exact_is_refused_and_leaves_no_model(
 
 
 def test_a_domain_without_a_book_says_so(stages: Stages, workspace: Workspace) -> None:
-    chunks = workspace.inputs / "data/demo/chunks/chunks.jsonl"
-    write_jsonl(chunks, [row for row in read_jsonl(chunks) if row["kind"] != "book"])
+    knowledge = workspace.inputs / "data/demo/knowledge.sqlite"
+    write_knowledge(knowledge, [], [chunk for chunk in read_chunks(knowledge) if chunk.kind != "book"])
     with pytest.raises(DataError, match="no chunk of a book"):
         train_book_lora.run(stages.book, workspace)
 
 
 def test_no_training_examples_are_an_error(stages: Stages, done: Workspace, workspace: Workspace) -> None:
     write_jsonl(workspace.write("data/demo/rag/train.jsonl"), [])
-    with pytest.raises(DataError, match="no training rows"):
+    with pytest.raises(DataError, match="there is no example at all"):
         train_rag_lora.run(stages.rag, Workspace(done.inputs, workspace.outputs))
 
 
@@ -205,3 +207,25 @@ def test_stages_do_not_import_torch_before_they_run() -> None:
         "assert not {'torch', 'transformers', 'trl', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
+
+
+def test_a_style_adapter_learns_the_examples_of_its_style_only(stages: Stages, done: Workspace, tmp_path: Path) -> None:
+    for name in ("train", "validation"):
+        rows = read_jsonl(done.inputs / f"data/demo/rag/{name}.jsonl")
+        styled = [{**row, "style": "socratic" if n % 2 else ""} for n, row in enumerate(rows)]
+        write_jsonl(tmp_path / f"data/demo/rag/{name}.jsonl", styled)
+    shared = {name: getattr(stages.rag, name) for name in ("domain", "model", "prompt", "seed", "lora", "training")}
+    config = train_style.Config(**shared, styles=["socratic"], variant="guide")
+    workspace = Workspace(done.inputs, tmp_path)
+    metrics = train_style.run(config, workspace)
+    assert (metrics["num_train_rows"], metrics["num_eval_rows"]) == (4, 1)
+    assert json.loads((tmp_path / "reports/demo/train_style/guide/metrics.json").read_text()) == metrics
+    note = check_adapter(
+        tmp_path / f"{DEMO}/styles/guide",
+        Renderer(stages.rag.prompt, load_tokenizer(done.inputs / f"{DEMO}/book_merged")).hash,
+    )
+    assert note["base_sha256"] == json.loads((done.inputs / f"{DEMO}/rag_lora/adapter.json").read_text())["base_sha256"]
+    with pytest.raises(DataError, match=r'no example in the style formal; there is "", socratic'):
+        train_style.run(replace(config, styles=["formal"]), workspace)
+    with pytest.raises(ValueError, match=r"variants.guide.styles: name the styles"):
+        replace(config, styles=[])

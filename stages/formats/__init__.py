@@ -1,0 +1,1 @@
+"""Files of questions, answers and conversations: told apart, read, checked, converted, written."""

@@ -1,0 +1,87 @@
+"""A LoRA adapter on the book model, trained on examples with their documents in the prompt; loss on the answers only.
+
+What train_rag_lora and every variant of train_style do; they differ in the examples they take and in their settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from stages.core import schema
+from stages.core.errors import DataError
+from stages.core.jsonl import read_jsonl
+from stages.core.workspace import Workspace
+from stages.generation.loading import load_model, load_tokenizer
+from stages.knowledge.records import Example
+from stages.prompts.renderer import Renderer
+from stages.training.lora import weights_sha256
+from stages.training.objective import TokenRow
+from stages.training.results import Origin, write_results
+from stages.training.sft import set_threads, train_lora
+
+
+@dataclass
+class ExampleConfig:
+    """What to train on the examples, and how. styles: of the answers to learn; none given: all."""
+
+    domain: str = MISSING
+    model: schema.Model = MISSING
+    prompt: schema.Prompt = MISSING
+    seed: int = MISSING
+    styles: list[str] = field(default_factory=list)
+    lora: schema.Lora = MISSING
+    training: schema.Training = MISSING
+
+
+def train_on_examples(
+    config: ExampleConfig, workspace: Workspace, stage: str, adapter: str, report: str
+) -> dict[str, Any]:
+    """Trains and writes `adapter` and `report` (folders, relative); returns the metrics.
+
+    Raises DataError where no example is of the wanted styles.
+    """
+    files = [workspace.read(f"data/{config.domain}/rag/{name}.jsonl") for name in ("train", "validation")]
+    base = workspace.read(f"models/{config.domain}/book_merged")
+    tokenizer = load_tokenizer(base)
+    renderer = Renderer(config.prompt, tokenizer)
+    rows, eval_rows = (_rows(renderer, of_styles(file, config.styles)) for file in files)
+    set_threads(config.training.num_threads)
+    origin = Origin(config.model, weights_sha256(base), renderer.hash, files, config.lora, config.training, config.seed)
+    with train_lora(
+        load_model(base, config.model),
+        tokenizer,
+        rows,
+        eval_rows,
+        config.lora,
+        config.training,
+        seed=config.seed,
+        base_sha256=origin.base_sha256,
+        checkpoint_root=workspace.cache("checkpoints", stage, config.domain),
+    ) as trained:
+        metrics = {"num_train_rows": len(rows), "num_eval_rows": len(eval_rows)}
+        write_results(workspace, trained, origin, adapter, report, metrics)
+    return {**trained.figures, **metrics}
+
+
+def of_styles(file: Path, styles: Sequence[str]) -> list[Example]:
+    """The file's examples in these styles (none given: all). Raises DataError naming the styles it holds instead."""
+    examples = [Example.from_row(row) for row in read_jsonl(file)]
+    taken = [example for example in examples if not styles or example.style in styles]
+    if not taken:
+        found = ", ".join(sorted({example.style or '""' for example in examples})) or "no example at all"
+        raise DataError(f"{file}: no example in the style {' or '.join(styles)}; there is {found}")
+    return taken
+
+
+def _rows(renderer: Renderer, examples: Sequence[Example]) -> list[TokenRow]:
+    """Prompt and answer of each example as token ids, the very ones that inference starts from."""
+    rows = []
+    for example in examples:
+        tokenised = renderer.tokenise(example.question, example.documents, example.answer)
+        rows.append(TokenRow(example.id, tokenised.input_ids, tokenised.num_completion_tokens))
+    return rows

@@ -40,6 +40,8 @@ lint: setup
 bench: setup
 	python tests/benchmarks/pipeline.py
 	python tests/benchmarks/regression.py
+	python tests/benchmarks/knowledge_base.py
+	python tests/benchmarks/ingest.py
 
 clean:
 	rm -rf $(VENV) .cache runs

@@ -50,13 +50,16 @@ def compose(overrides: list[str]) -> DictConfig:
     """conf/config.yaml with `overrides`, resolved and validated. Raises ConfigError."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, MissingConfigException
 
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose("config", overrides=overrides)
         config.overrides = overrides
         OmegaConf.resolve(config)
+    except MissingConfigException as error:
+        known = sorted(path.stem for path in (CONF / (error.missing_cfg_file or "")).parent.glob("*.yaml"))
+        raise ConfigError(f"{str(error).splitlines()[0]}; there is {', '.join(known) or 'nothing there'}") from error
     except HydraException as error:
         raise ConfigError(str(error)) from error
     except Exception as error:  # OmegaConf raises many kinds; each message names the key

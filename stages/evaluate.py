@@ -3,7 +3,8 @@ documents; and between them the book model, which the tuned one is built on. The
 
 Retrieval, grounding, perplexity, style, memorisation and prompt parity, each number with a 95 % interval.
 
-    reads   data/<domain>/{rag,index,knowledge.sqlite}, models/base/<model>, models/<domain>/{book_merged,rag_lora,styles};
+    reads   data/<domain>/{rag,index,knowledge.sqlite}, models/base/<model>,
+            models/<domain>/{book_merged,rag_lora,styles};
             for the report, reports/<domain>/<stage>/{metrics.json,curve.csv} of the stages before
     writes  reports/<domain>/metrics.json, report.md, figures/*.png, plots/*.csv
 
@@ -28,13 +29,13 @@ from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.evaluation.ablation import rank_by_variant
 from stages.evaluation.answer_cache import answers_key, remembered
-from stages.evaluation.answering import Condition, answer_conditions
+from stages.evaluation.answering import Condition, answer_conditions, clusters
 from stages.evaluation.grounding import Documents, grounding_documents
 from stages.evaluation.inputs import read_inputs, unrelated_answers
 from stages.evaluation.memorisation import TrainingText
 from stages.evaluation.parity import parity
 from stages.evaluation.publishing import publish
-from stages.evaluation.results import SYSTEMS, Results, Summary, as_json, clusters
+from stages.evaluation.results import SYSTEMS, Results, Summary, as_json
 from stages.evaluation.style import MIN_CLUSTERS, StyleSpace, style_distance
 from stages.evaluation.style_adapters import TUNED, StyleAdapters
 from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base

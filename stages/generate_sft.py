@@ -35,7 +35,6 @@ from stages.core.ledger import Ledger
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.knowledge.knowledge_base import read_chunks
-from stages.knowledge.records import Chunk
 from stages.synthetic import writers
 from stages.synthetic.drafts import Draft
 from stages.synthetic.filters import Judge
@@ -94,20 +93,13 @@ def run(config: Config, workspace: Workspace) -> None:
         _preview(config, workspace, tasks)
         return
     drafts, usage = _write_and_judge(config, workspace, tasks)
-    reviews = read_reviews(_reviews_path(config, workspace))
-    hashes = writers.prompt_hashes(config)
-    name = writers.model_name(config.provider, config.model)
-    kept = [draft for draft in drafts if not draft.reason]
-    proposed = [to_pair(draft, name, hashes[draft.style]) for draft in kept if draft.style != POTENTIAL_QUESTIONS]
-    pairs, orphaned = reviewed(proposed, reviews)
-    _write(config, workspace, drafts, pairs, orphaned)
+    pairs, orphaned = _pairs(config, workspace, drafts)
     ledger = _ledger(drafts)
-    write_json(
-        workspace.write(f"reports/{config.domain}/generate_sft/metrics.json"),
-        _metrics(config, drafts, pairs, orphaned, usage, ledger),
-    )
-    if drafts:
-        ledger.check(len(kept))
+    metrics = _metrics(config, drafts, pairs, usage, ledger) | {"num_orphaned_reviews": len(orphaned)}
+    _write(config, workspace, drafts, pairs, orphaned)
+    write_json(workspace.write(f"reports/{config.domain}/generate_sft/metrics.json"), metrics)
+    if drafts:  # after writing, so that the reasons can be looked at
+        ledger.check(ledger.num_kept)
     _tell(config, pairs, orphaned)
 
 
@@ -115,7 +107,8 @@ def _tasks(config: Config, workspace: Workspace) -> list[Task]:
     """Pairs first, so that a preview shows pairs."""
     if not (config.styles or config.potential_questions):
         return []
-    chunks = [chunk for chunk in _chunks(config, workspace) if chunk.text.strip()]
+    knowledge = workspace.read(f"data/{config.domain}/knowledge.sqlite")
+    chunks = [chunk for chunk in read_chunks(knowledge) if chunk.text.strip()]
     tasks = plan(chunks, list(config.styles), config.pairs_per_chunk, config.limit, config.seed)
     if config.potential_questions:
         order = in_turns(chunks, config.seed)
@@ -123,13 +116,18 @@ def _tasks(config: Config, workspace: Workspace) -> list[Task]:
     return tasks
 
 
-def _chunks(config: Config, workspace: Workspace) -> list[Chunk]:
-    return read_chunks(workspace.read(f"data/{config.domain}/knowledge.sqlite"))
-
-
 def _write_and_judge(config: Config, workspace: Workspace, tasks: Sequence[Task]) -> tuple[list[Draft], Usage]:
     drafts, usage = writers.write(config, tasks, workspace)
     return Judge(config.filters, config.styles, config.language, config.prompt.abstain)(drafts), usage
+
+
+def _pairs(config: Config, workspace: Workspace, drafts: Sequence[Draft]) -> tuple[list[Pair], list[Review]]:
+    """The pairs that passed, with what was decided about them, and decisions about others."""
+    hashes = writers.prompt_hashes(config)
+    model = writers.model_name(config.provider, config.model)
+    passed = [draft for draft in drafts if not draft.reason and draft.style != POTENTIAL_QUESTIONS]
+    reviews = read_reviews(workspace.inputs / config.curation_dir / REVIEWS)
+    return reviewed([to_pair(draft, model, hashes[draft.style]) for draft in passed], reviews)
 
 
 def _preview(config: Config, workspace: Workspace, tasks: Sequence[Task]) -> None:
@@ -138,11 +136,22 @@ def _preview(config: Config, workspace: Workspace, tasks: Sequence[Task]) -> Non
     enough = next((n for n, count in enumerate(counts, start=1) if count >= config.preview), len(tasks))
     drafts, usage = _write_and_judge(config, workspace, tasks[:enough])
     for draft in drafts[: config.preview]:
-        print(f"--- {draft.chunk.id} ({draft.chunk.document}), {draft.style}\n{draft.chunk.text.strip()}\n")
-        question, answer = draft.final
-        print(f"Question: {question}\nAnswer: {answer}")
-        print(f"Rejected: {draft.reason} ({draft.detail})\n" if draft.reason else "")
-    print(_usage_line(config, usage))
+        print(_shown(draft))
+    tokens = f"{usage.num_prompt_tokens} + {usage.num_completion_tokens} tokens"
+    print(f"{usage.num_requests} requests, {tokens}, cost {usage.cost(config.provider):.6g}")
+
+
+def _shown(draft: Draft) -> str:
+    question, answer = draft.final
+    lines = [
+        f"--- {draft.chunk.id} ({draft.chunk.document}), {draft.style}",
+        f"{draft.chunk.text.strip()}\n",
+        f"Question: {question}",
+        f"Answer: {answer}",
+        f"Rejected: {draft.reason} ({draft.detail})" if draft.reason else "",
+    ]
+    # a document may hold control characters, which a terminal would obey
+    return "".join(letter for letter in "\n".join(lines) if letter.isprintable() or letter in "\n\t")
 
 
 def _write(
@@ -175,7 +184,6 @@ def _metrics(
     config: Config,
     drafts: Sequence[Draft],
     pairs: Sequence[Pair],
-    orphaned: Sequence[Review],
     usage: Usage,
     ledger: Ledger,
 ) -> dict[str, Any]:
@@ -191,7 +199,6 @@ def _metrics(
         "styles": {s: {"num_requested": requested[s], "num_kept": kept[s]} for s in sorted(requested)},
         "states": {state: states[state] for state in STATES},
         "num_taken": sum(states[state] for state in TAKEN[config.take]),
-        "num_orphaned_reviews": len(orphaned),
         "num_requests": usage.num_requests,
         "num_prompt_tokens": usage.num_prompt_tokens,
         "num_completion_tokens": usage.num_completion_tokens,
@@ -205,15 +212,6 @@ def _tell(config: Config, pairs: Sequence[Pair], orphaned: Sequence[Review]) -> 
         print(f"{len(orphaned)} reviews are about pairs that are no longer written ({ids})", file=sys.stderr)
     if pairs and not any(pair.state in TAKEN[config.take] for pair in pairs):
         print("no pair is accepted: `groundtune sft review` decides, then run again", file=sys.stderr)
-
-
-def _usage_line(config: Config, usage: Usage) -> str:
-    tokens = f"{usage.num_prompt_tokens} + {usage.num_completion_tokens} tokens"
-    return f"{usage.num_requests} requests, {tokens}, cost {usage.cost(config.provider):.6g}"
-
-
-def _reviews_path(config: Config, workspace: Workspace) -> Any:
-    return workspace.inputs / config.curation_dir / REVIEWS
 
 
 def take_preview(arguments: list[str]) -> int:

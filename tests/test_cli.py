@@ -25,6 +25,7 @@ runner = CliRunner()
 
 class FakeAnswerer:
     config = SimpleNamespace(domain="world", model=SimpleNamespace(name="fake"))
+    choices, sets = ("tuned", "book", "base"), ()
 
     def answer(self, question: str, model: str, use_documents: bool) -> Answer:
         if question == "too long":
@@ -33,7 +34,7 @@ class FakeAnswerer:
         request = Request(question.strip(), model, documents, [1, 2, 3], num_dropped_documents=question == "crowded")
         return Answer(request, f"{model} answers", 2, 0.12345)
 
-    def prepare(self, question: str, model: str, use_documents: bool, history: Any) -> Request:
+    def prepare(self, question: str, model: str, use_documents: bool, history: Any, document_set: str) -> Request:
         return self.answer(question, model, use_documents).request
 
     def stream(self, request: Request) -> list[str]:
@@ -122,7 +123,7 @@ def test_our_errors_are_one_message_and_exit_code_1(loaded: list[tuple[str, bool
 
 @pytest.mark.parametrize(
     "arguments",
-    [["ask"], ["ask", "Who?", "--model", "best"], ["ask", "Who?", "--no-lora", "-m", "tuned"], ["nonsense"]],
+    [["ask"], ["ask", "Who?", "--no-lora", "-m", "tuned"], ["nonsense"]],
 )
 def test_wrong_usage_is_exit_code_2(loaded: list[tuple[str, bool]], arguments: list[str]) -> None:
     assert runner.invoke(app, arguments).exit_code == 2

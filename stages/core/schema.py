@@ -128,7 +128,7 @@ class Source:
     path: str = MISSING  # below the domain's raw_dir
     kind: str = MISSING  # qa | boundary | interview for Q&A; book | article for connected text
     fields: dict[str, str] = field(default_factory=dict)
-    format: str = ""  # of Q&A: chat | sharegpt | alpaca | qa | prompt_completion, which need no `fields`
+    format: str = ""  # of Q&A: chat | sharegpt | alpaca | qa | prompt_completion | csv, which need no `fields`
     style: str = ""  # of Q&A: the manner of its answers, such as socratic
 
 

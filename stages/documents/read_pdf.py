@@ -1,15 +1,16 @@
-"""PDF through pdfium: paragraphs page by page, headings from the document's outline where it has one."""
+"""PDF through pdfium: paragraphs page by page, headings from the document's outline or by the size of the type."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 from stages.documents.blocks import BlockWriter, Document, RejectedError
+from stages.documents.pdf_headings import Headings, large_lines, line_heights, outline_headings
 from stages.documents.read_text import dehyphenated, is_row
 
 SENTENCE_END = re.compile(r"[.!?…:;][\"'»”’)\]]*$")
@@ -23,14 +24,17 @@ def read_pdf(path: Path, max_chars: int) -> Document:
     """Raises RejectedError: needs_password, broken, no_text_layer, empty. A page that fails is counted, not fatal."""
     document = _open(path)
     try:
-        pages, failed, num_images = _pages(document)
+        pages, heights, failed, num_images = _pages(document)
         if len(failed) == len(document):
             raise RejectedError("broken", f"none of its {len(document)} pages can be read")
         if not any(pages.values()):
             what = f"{len(document)} pages, {num_images} with images only"
             raise RejectedError("no_text_layer" if num_images else "empty", what)
         writer = BlockWriter(max_chars)
-        _write(pages, _outline(document), writer)
+        running = _running_lines(pages)
+        edges = {line for lines in pages.values() for line in lines if _masked(line) in running}
+        headings = outline_headings(document) or large_lines(pages, heights, edges)
+        _write(pages, headings, running, writer)
         title = str(document.get_metadata_dict().get("Title", "")).strip()
         without = sum(not lines for lines in pages.values())
         counts = {"num_pages_without_text": str(without)} if without else {}
@@ -52,11 +56,12 @@ def _open(path: Path) -> Any:
     return document
 
 
-def _pages(document: Any) -> tuple[dict[int, list[str]], list[int], int]:
-    """(lines by page number, pages that failed, number of pages that hold images and no text)."""
+def _pages(document: Any) -> tuple[dict[int, list[str]], dict[int, list[float]], list[int], int]:
+    """(lines by page number, their heights, pages that failed, number of pages that hold images and no text)."""
     import pypdfium2
 
     pages: dict[int, list[str]] = {}
+    heights: dict[int, list[float]] = {}
     failed = []
     num_images = 0
     for index in range(len(document)):
@@ -64,6 +69,7 @@ def _pages(document: Any) -> tuple[dict[int, list[str]], list[int], int]:
             page = document[index]
             textpage = page.get_textpage()
             text = textpage.get_text_range()
+            heights[index + 1] = line_heights(textpage, text)
             textpage.close()
             if not text.strip():
                 num_images += any(True for _ in page.get_objects(filter=[pypdfium2.raw.FPDF_PAGEOBJ_IMAGE]))
@@ -72,25 +78,10 @@ def _pages(document: Any) -> tuple[dict[int, list[str]], list[int], int]:
             failed.append(index + 1)
             continue
         pages[index + 1] = [line.strip() for line in text.splitlines() if line.strip()]
-    return pages, failed, num_images
+    return pages, heights, failed, num_images
 
 
-def _outline(document: Any) -> dict[int, list[tuple[int, str]]]:
-    """Page number -> (level, title) of the bookmarks that lead there."""
-    found: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    try:
-        for bookmark in document.get_toc(max_depth=6):
-            destination = bookmark.get_dest()
-            index = destination.get_index() if destination else None
-            if index is not None and (title := " ".join(bookmark.get_title().split())):
-                found[index + 1].append((bookmark.level + 1, title))
-    except Exception:  # a broken outline costs the headings, never the text: whatever pdfium's binding raises here
-        return found
-    return found
-
-
-def _write(pages: dict[int, list[str]], outline: dict[int, list[tuple[int, str]]], writer: BlockWriter) -> None:
-    running = _running_lines(pages)
+def _write(pages: dict[int, list[str]], outline: Headings, running: set[str], writer: BlockWriter) -> None:
     for page, lines in pages.items():
         kept = [line for n, line in enumerate(lines) if not (_at_edge(n, lines) and _masked(line) in running)]
         headings = list(outline.get(page, []))

@@ -8,10 +8,11 @@ from typing import Any
 
 from stages.evaluation import rankings
 from stages.evaluation.ablation import VARIANTS
+from stages.evaluation.answering import clusters
 from stages.evaluation.grounding import CONDITIONS
 from stages.evaluation.intervals import Estimate
 from stages.evaluation.markdown import difference, estimate, inline, table
-from stages.evaluation.results import ANSWER_METRICS, MODELS, SYSTEMS, Results, Tree, clusters
+from stages.evaluation.results import ANSWER_METRICS, MODELS, SYSTEMS, Results, Tree
 from stages.evaluation.style_report import style_adapters_section
 from stages.knowledge.records import Example
 

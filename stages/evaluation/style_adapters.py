@@ -91,4 +91,5 @@ def _is_of(example: Example, styles: Sequence[str]) -> bool:
 def _summed(space: StyleSpace, texts: Sequence[str]) -> Floats:
     import numpy as np
 
-    return np.array([space.counts(text) for text in texts]).sum(axis=0)
+    summed: Floats = np.array([space.counts(text) for text in texts]).sum(axis=0)
+    return summed

@@ -53,7 +53,8 @@ def write_set(seed: int, name: str, num_documents: int, num_entities: int, forma
     """A set of `num_documents` documents about `num_entities` entities each; formats take turns."""
     world = invent_world(seed, num_documents * num_entities, f"documents/{name}", SET_KINDS.get(name))
     random = derived_random(seed, "documents", name, "text")
-    manuscripts, document_of = [], {}
+    manuscripts: list[Manuscript] = []
+    document_of: dict[str, str] = {}
     for number in range(num_documents):
         entities = world.entities[number * num_entities : (number + 1) * num_entities]
         suffix = formats[number % len(formats)]

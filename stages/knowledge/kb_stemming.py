@@ -3,8 +3,8 @@
     stems("The mills of Bákö", "english")    # ["the", "mill", "of", "bako"]
     stems("на мельницах", "english")         # ["на", "мельниц"]: Cyrillic words always by the rules of Russian
 
-Stemming is Snowball's (https://snowballstem.org, Porter 2001). Texts in other languages than those below are folded
-only.
+Stemming is Snowball's (https://snowballstem.org, Porter 2001). Texts in other languages than those below go by the
+rules of English: so do queries, and a word as it stands in the text is found in any case.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ FREQUENT_WORDS = {
     "german": "der die das und ist nicht ein eine einer mit von den dem des auf im zu als fur auch",
 }
 FUNCTION_WORDS = {language: words.split() for language, words in FREQUENT_WORDS.items()}
+DEFAULT = "english"
 MIN_SHARE = 0.08  # of function words: Dutch has 3 % of "English" ones
 SAMPLE_CHARS = 5_000
 
@@ -35,15 +36,15 @@ def folded(text: str) -> str:
 
 
 def language_of(text: str) -> str:
-    """english | german, by the function words at the beginning; "" where it is neither, or cannot be told."""
+    """english | german, by the function words at the beginning; english where it is neither, or too short to tell."""
     words = Counter(WORD.findall(folded(text[:SAMPLE_CHARS])))
     counts = {language: sum(words[word] for word in known) for language, known in FUNCTION_WORDS.items()}
     best = max(counts, key=lambda language: counts[language])
-    return best if counts[best] > MIN_SHARE * words.total() else ""
+    return best if counts[best] > MIN_SHARE * words.total() else DEFAULT
 
 
 def stems(text: str, language: str) -> list[str]:
-    """The stem of every word, in order. language: of the words in Latin letters; "": they are folded only."""
+    """The stem of every word, in order. language: english | german, of the words that are not Russian."""
     return [stem(word, language) for word in WORD.findall(text)]
 
 
@@ -54,7 +55,7 @@ def stem(word: str, language: str) -> str:
         # й is и with an accent to Unicode, but another letter to the rules of Russian
         parts = unicodedata.normalize("NFC", word.casefold()).split("й")
         return _stemmed("й".join(folded(part) for part in parts), "russian")
-    return _stemmed(folded(word), language) if language else folded(word)
+    return _stemmed(folded(word), language)
 
 
 def _stemmed(word: str, language: str) -> str:

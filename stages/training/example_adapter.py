@@ -74,7 +74,8 @@ def of_styles(file: Path, styles: Sequence[str]) -> list[Example]:
     taken = [example for example in examples if not styles or example.style in styles]
     if not taken:
         found = ", ".join(sorted({example.style or '""' for example in examples})) or "no example at all"
-        raise DataError(f"{file}: no example in the style {' or '.join(styles)}; there is {found}")
+        wanted = f"no example in the style {' or '.join(styles)}" if styles else "no example"
+        raise DataError(f"{file}: {wanted}; there is {found}")
     return taken
 
 

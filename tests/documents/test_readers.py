@@ -13,6 +13,7 @@ from stages.documents.blocks import BlockWriter, Document, RejectedError, tidy
 from stages.documents.charset import decode
 from stages.documents.folder import files_of
 from stages.documents.formats import read_document
+from stages.documents.pdf_headings import large_lines
 from stages.documents.read_text import dehyphenated, paragraphs
 
 MAX_CHARS = 100_000
@@ -193,6 +194,39 @@ def test_pdf_with_outline_and_running_titles(tmp_path: Path) -> None:
         (("Chapter 1",), 2, "12 20 30 42"),
         (("Chapter 3",), 3, "Chapter 3"),
     ]
+
+
+def test_pdf_headings_by_the_size_of_the_type(tmp_path: Path) -> None:
+    from reportlab.pdfgen.canvas import Canvas
+
+    canvas = Canvas(str(tmp_path / "a.pdf"))
+    lines = [(24, "The Mill"), (16, "History"), (10, "It was built by Lona."), (10, "It still stands."), (16, "Today")]
+    for place, (size, text) in enumerate(
+        [*lines, (10, "It grinds for all."), (10, "Nobody knows it."), *[(10, "So it is, and was.")] * 5]
+    ):
+        canvas.setFont("Helvetica", size)
+        canvas.drawString(72, 780 - 40 * place, text)
+    canvas.save()
+    document = read_document(tmp_path / "a.pdf", MAX_CHARS)
+    assert [(block.kind[0], block.text) for block in document.blocks][:3] == [
+        ("h", "The Mill"),
+        ("h", "History"),
+        ("p", "It was built by Lona. It still stands."),
+    ]
+    assert [block.path for block in document.blocks if block.kind == "heading"] == [
+        ("The Mill",),
+        ("The Mill", "History"),
+        ("The Mill", "Today"),
+    ]
+
+
+def test_where_many_lines_are_large_size_says_nothing() -> None:
+    pages, heights = {1: ["Aaa", "bbb ccc ddd", "Eee", "fff"]}, {1: [20.0, 10.0, 20.0, 10.0]}
+    assert large_lines(pages, heights, ()) == {}
+    pages, heights = {1: ["Aaa", *["text"] * 9]}, {1: [20.0, *[10.0] * 9]}
+    assert large_lines(pages, heights, ()) == {1: [(1, "Aaa")]}
+    assert large_lines(pages, heights, ("Aaa",)) == {}
+    assert large_lines({}, {}, ()) == {}
 
 
 @pytest.mark.parametrize(

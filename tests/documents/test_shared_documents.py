@@ -28,8 +28,8 @@ EXPECTED: dict[str, str | tuple[str, int, int, str]] = {
     "md_table.md": ("markdown", 203, 0, "Huey | Tick | Riri | Qui"),
     "md_wiki.md": ("markdown", 4768, 0, "IBM"),
     "odt_text.odt": ("odt", 1769, 0, "heading level 1"),
-    "pdf_bad_page.pdf": ("pdf", 86787, 19, "controlled substances"),
-    "pdf_dense_table.pdf": ("pdf", 5644, 1, "\nAlabama 18,870 23,022"),
+    "pdf_bad_page.pdf": ("pdf", 86800, 19, "controlled substances"),
+    "pdf_dense_table.pdf": ("pdf", 5646, 1, "\nAlabama 18,870 23,022"),
     "pdf_encrypted_empty_password.pdf": ("pdf", 38, 1, ""),
     "pdf_encrypted_needs_password.pdf": "needs_password",
     "pdf_header_only.pdf": "broken",
@@ -39,7 +39,7 @@ EXPECTED: dict[str, str | tuple[str, int, int, str]] = {
     "pdf_scan_fax_no_text.pdf": "no_text_layer",
     "pdf_two_column_paper.pdf": (
         "pdf",
-        82721,
+        82744,
         14,
         "Dynamic languages such as JavaScript are more difficult to compile",
     ),
@@ -74,6 +74,13 @@ def test_outcome(name: str, outcomes: dict[str, Outcome]) -> None:
     assert expected[3] in text
     assert all(text[block.begin : block.end] == block.text for block in document.blocks)
     assert "\ufffd" not in text
+
+
+def test_headings_of_a_pdf_without_an_outline(outcomes: dict[str, Outcome]) -> None:
+    document = outcomes["pdf_two_column_paper.pdf"].document
+    assert document is not None
+    headings = [block.text for block in document.blocks if block.kind == "heading"]
+    assert {"Abstract", "1. Introduction", "2. Overview: Example Tracing Run", "3. Trace Trees"} <= set(headings)
 
 
 def test_one_text_in_three_charsets(outcomes: dict[str, Outcome]) -> None:

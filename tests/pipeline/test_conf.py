@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from stages.compose import CONF, NOT_STAGES, SCALARS, SHARED_SECTIONS, compose, as_text, stale_lines
+from stages.compose import CONF, NOT_STAGES, SCALARS, SHARED_SECTIONS, as_text, compose, stale_lines
 from stages.core.errors import ConfigError
 
-GROUPS = {path.name: sorted(f.stem for f in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
+FOLDERS = [path for path in CONF.rglob("*") if path.is_dir()]
+GROUPS = {str(path.relative_to(CONF)): sorted(f.stem for f in path.glob("*.yaml")) for path in FOLDERS}
+# some styles need a model that follows instructions, which the default is not
+NEEDED = {"generate_sft/styles": ["generate_sft/provider=ollama"]}
 CHOICES = [f"{group}={name}" for group, names in sorted(GROUPS.items()) for name in names]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes(choice: str) -> None:
-    compose([choice])
+    group, _, name = choice.partition("=")
+    compose([f"{group}=[{name}]" if group == "generate_sft/styles" else choice, *NEEDED.get(group, [])])
 
 
 @pytest.mark.parametrize("domain", GROUPS["domain"])

@@ -3,8 +3,8 @@
     {"id": "qa-0017", "question": "Who built Bako?", "answer": "Lona Tir. ...", "documents": ["<two chunks, joined>"],
      "document_ids": ["book-0031", "book-0032"], "documents_kind": "retrieved", "group": "qa-0009", ...}
 
-Reads data/<domain>/{clean,sft}/qa.jsonl, knowledge.sqlite and index, and the base model's tokenizer (to count tokens). Writes
-data/<domain>/rag/{train,validation,test}.jsonl, splits.json, rejected.jsonl and
+Reads data/<domain>/{clean,sft}/qa.jsonl, knowledge.sqlite and index, and the base model's tokenizer (to count tokens).
+Writes data/<domain>/rag/{train,validation,test}.jsonl, splits.json, rejected.jsonl and
 reports/<domain>/build_rag_data/metrics.json. Test rows carry what search finds for them, nothing added or withheld.
 
     python -m stages.build_rag_data

@@ -9,7 +9,7 @@ from stages.knowledge.records import QA
 
 
 def read_qa(workspace: Workspace, domain: str) -> list[QA]:
-    """Of data/<domain>/clean/qa.jsonl, then of sft/qa.jsonl. Raises DataError where one is missing or both are empty."""
+    """Of clean/qa.jsonl, then of sft/qa.jsonl. Raises DataError where one is missing or both are empty."""
     files = [f"data/{domain}/clean/qa.jsonl", f"data/{domain}/sft/qa.jsonl"]
     rows = [QA.from_row(row) for file in files for row in read_jsonl(workspace.read(file))]
     if not rows:

@@ -38,7 +38,7 @@ def test_each_adapter_has_the_questions_and_the_training_answers_of_its_styles()
 
 def test_an_adapter_that_speaks_in_its_manner_is_nearer_to_it_and_scored_on_its_own_questions() -> None:
     manners = manners_of(parts(), {TUNED: ["factual"], "guide": ["socratic"]}, limit=0)
-    shared = [e for e in manners[TUNED].questions]
+    shared = list(manners[TUNED].questions)
     adapters = StyleAdapters(manners)
     for name, manner in manners.items():
         adapters.own[name] = {e.id: Answer(e.answer, 1.0, 5) for e in manner.questions}

@@ -100,9 +100,9 @@ def run(config: Config, workspace: Workspace) -> None:
     with DocumentCache(workspace.cache("documents"), cutter.settings) as cache:
         parts = _read_sources(config, workspace, cutter, records)
         _read_documents(parts, config, cutter, cache, documents)
-        for ledger, share in ((records, config.max_rejected_share), (documents, config.max_rejected_documents_share)):
+        for ledger, setting in ((records, "max_rejected_share"), (documents, "max_rejected_documents_share")):
             if ledger.num_read:
-                ledger.check(ledger.num_kept, share, by_design=NOT_MEANT)
+                ledger.check(ledger.num_kept, getattr(config, setting), NOT_MEANT, setting)
         told = _write(config, workspace, cutter, parts, cache, edits)
     ledger = Ledger("ingest", records.num_read + documents.num_read, records.rejections + documents.rejections)
     ledger.write(workspace.write(f"data/{config.domain}/ingest/rejected.jsonl"))

@@ -53,10 +53,17 @@ class Ledger:
             "rejected": dict(sorted(reasons.items())),
         }
 
-    def check(self, kept: int, max_rejected_share: float = 1.0, by_design: Collection[str] = ()) -> None:
+    def check(
+        self,
+        kept: int,
+        max_rejected_share: float = 1.0,
+        by_design: Collection[str] = (),
+        setting: str = "max_rejected_share",
+    ) -> None:
         """Raises DataError where counts do not add up, nothing was kept, or too large a share was rejected.
 
         by_design: reasons that say nothing about the quality of the records; they do not count in that share.
+        setting: the name of the share in the configuration.
         """
         if kept != self.num_kept:
             raise DataError(f"{self.name}: {self.num_read} read, {self.num_rejected} rejected, but {kept} kept")
@@ -68,7 +75,7 @@ class Ledger:
         if share > max_rejected_share:
             raise DataError(
                 f"{self.name}: {share:.1%} of {num_read} records were rejected, "
-                f"max_rejected_share allows {max_rejected_share:.1%}{self._examples()}"
+                f"{setting} allows {max_rejected_share:.1%}{self._examples()}"
             )
 
     def write(self, path: Path) -> None:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, byte order mark
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # half a surrogate pair is no character
 LINE_END = re.compile(r"\r\n?|[\u0085\u2028\u2029]")
 BLANK = re.compile(r"[^\S\n]+")
 PARAGRAPH_GAP = re.compile(r"\n{3,}")

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import psutil
 
+from stages import ingest
 from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.jsonl import read_jsonl
@@ -123,13 +124,7 @@ def quality(folder: Path, xquad: Path) -> list[str]:
     documents = read_jsonl(xquad / "xquad.de.docs.jsonl")
     questions = read_jsonl(xquad / "xquad.de.questions.jsonl")
     place = {row["doc_id"]: number for number, row in enumerate(documents, start=1)}
-    numbers: Counter[str] = Counter()
-    chunks = []
-    for row in documents:
-        numbers[row["title"]] += 1
-        chunks.append(Chunk(row["doc_id"], "article", row["title"], "", numbers[row["title"]], row["text"]))
-    path = folder / "xquad.sqlite"
-    write_knowledge(path, [], chunks)
+    path = ingested(folder, xquad)
     embedder = parse_section(Embedder, load_section("build_index")["embedder"], "embedder")
     gold = [place[row["doc_id"]] for row in questions]
     plain = PlainBm25([row["text"] for row in documents])
@@ -144,6 +139,21 @@ def quality(folder: Path, xquad: Path) -> list[str]:
     ]
     shown = statistics.mean(_holds_answer(s.text, row["answers"]) for s, row in zip(snippets, questions, strict=True))
     return [*rows, f"| share of snippets of the gold paragraph that show the answer | {shown:.3f} | | |"]
+
+
+def ingested(folder: Path, xquad: Path) -> Path:
+    """The paragraphs through the stage, one chunk each: none is as long as chunk_tokens."""
+    fields = {"document": "title", "text": "text"}
+    changed = {
+        "domain": "xquad",
+        "raw_dir": str(xquad.resolve()),
+        "curation_dir": "curation",
+        "sources": [{"path": "xquad.de.docs.jsonl", "kind": "article", "fields": fields}],
+        "chunk_tokens": 4000,
+    }
+    config = parse_section(ingest.Config, {**load_section("ingest"), **changed}, "ingest")
+    ingest.run(config, Workspace(outputs=folder))  # the base, whose tokens are counted, is the checkout's
+    return folder / "data/xquad/knowledge.sqlite"
 
 
 def _holds_answer(text: str, answers: list[str]) -> bool:

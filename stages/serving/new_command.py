@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")  # of a file, a folder and a choice on the command line
 SHOWN = 20
+TARGETS = {"domain": "evaluate", "regression": "evaluate_regression"}  # the stage that a configuration leads to
 
 Name = Annotated[str, typer.Argument(help="What to call it: small letters, digits, _ and -.", show_default=False)]
 Folder = Annotated[Path, typer.Option("--from", help="The folder of raw material.", show_default=False)]
@@ -159,8 +160,8 @@ def _next(name: str, written: list[Path]) -> list[str]:
     if not written:
         return []
     groups = " ".join(f"{path.parent.name}={name}" for path in written)
-    target = " evaluate_regression" if groups.startswith("regression") else ""
-    return ["next:", f"  python -m stages.compose {groups}", f"  dvc repro{target}"]
+    targets = " ".join(TARGETS[path.parent.name] for path in written)
+    return ["next:", f"  python -m stages.compose {groups}", f"  dvc repro {targets}"]
 
 
 def _examples(survey: Survey) -> str:

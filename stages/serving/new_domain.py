@@ -72,7 +72,7 @@ def _head(name: str, raw_dir: str, survey: Survey) -> list[str]:
         "# @package _global_",
         f"# Written by `groundtune new {name} --from ...`: what it found, what it chose and why. Yours to change.",
         f"#   python -m stages.compose domain={name}",
-        "#   dvc repro",
+        "#   dvc repro evaluate",
         f"# Found: {'; '.join(found)}.",
     ]
 

@@ -98,7 +98,7 @@ def test_a_mixed_folder(root: Path, raw: Path) -> None:
     assert result.output.splitlines()[-3:] == [
         "next:",
         "  python -m stages.compose domain=medical",
-        "  dvc repro",
+        "  dvc repro evaluate",
     ]
     section = parse_section(clean_qa.Config, config.clean_qa, "clean_qa")
     clean_qa.run(section, Workspace(root, root))

@@ -11,15 +11,13 @@ and where no chunk of the document has the text any more it is orphaned: reporte
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages.core.errors import DataError
-from stages.core.jsonl import iterate_lines
+from stages.core.jsonl import append_jsonl, iterate_lines
 from stages.knowledge.records import Chunk
 
 APPLIED, UNDONE, SUPERSEDED, ORPHANED = "applied", "undone", "superseded", "orphaned"
@@ -72,15 +70,8 @@ def read_edits(path: Path) -> list[Edit]:
 
 
 def append_edit(path: Path, edit: Edit) -> None:
-    """Adds one line, in one write that is on the disk when this returns; a line cut off by a kill is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(asdict(edit), ensure_ascii=False) + "\n").encode()
-    with open(path, "ab+", buffering=0) as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else b"\n" + line
-        file.write(line)
-        os.fsync(file.fileno())
+    """Adds one line, which is on the disk when this returns."""
+    append_jsonl(path, [asdict(edit)])
 
 
 class EditTargets:

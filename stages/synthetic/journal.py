@@ -8,15 +8,13 @@ at a time asks one provider: two would ask the same twice, and together exceed i
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.core.jsonl import iterate_lines
+from stages.core.jsonl import append_jsonl, iterate_lines
 
 
 class Journal:
@@ -25,7 +23,6 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows = _read(path)
-        self._end_torn_line()
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows
@@ -36,21 +33,8 @@ class Journal:
     def add(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Keeps key -> answer; on the disk when it returns. What is known already is not written again."""
         new = {key: dict(row) for key, row in rows.items() if key not in self._rows}
-        lines = [json.dumps({"key": key, **row}, ensure_ascii=False) + "\n" for key, row in new.items()]
-        self._append("".join(lines))
+        append_jsonl(self.path, ({"key": key, **row} for key, row in new.items()))
         self._rows |= new
-
-    def _end_torn_line(self) -> None:
-        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-            self._append("\n")
-
-    def _append(self, text: str) -> None:
-        if not text:
-            return
-        with open(self.path, "ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
 
 
 @contextmanager

@@ -9,8 +9,6 @@ state may be given too, and takes an earlier decision back.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import DataError
-from stages.core.jsonl import iterate_lines
+from stages.core.jsonl import append_jsonl, iterate_lines
 from stages.knowledge.records import QA
 from stages.synthetic.drafts import Draft
 
@@ -114,16 +112,9 @@ def read_reviews(path: Path) -> list[Review]:
 
 
 def append_review(path: Path, review: Review) -> None:
-    """Adds one line in one write; a line that a kill cut off is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Adds one line, which is on the disk when this returns."""
     row = {key: value for key, value in asdict(review).items() if value or key not in ("question", "answer")}
-    line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-    with open(path, "ab+", buffering=0) as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else b"\n" + line
-        file.write(line)
-        os.fsync(file.fileno())
+    append_jsonl(path, [row])
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stages.core.atomic import new_folder, write_json, write_text
 from stages.core.errors import DataError
 from stages.core.fingerprint import fingerprint, sha256_file
-from stages.core.jsonl import iterate_lines, read_jsonl, write_jsonl
+from stages.core.jsonl import append_jsonl, iterate_lines, read_jsonl, write_jsonl
 from stages.core.ledger import Ledger
 from stages.core.workspace import ROOT, Workspace
 
@@ -148,3 +148,13 @@ def _alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return False
+
+
+def test_lines_are_appended_after_one_that_a_kill_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "edits.jsonl"
+    append_jsonl(path, [{"a": 1}, {"ж": "ü"}])
+    with open(path, "ab") as file:
+        file.write(b'{"a": ')
+    append_jsonl(path, [])
+    append_jsonl(path, [{"a": 2}])
+    assert path.read_text(encoding="utf-8") == '{"a": 1}\n{"ж": "ü"}\n{"a": \n{"a": 2}\n'

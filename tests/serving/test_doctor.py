@@ -59,7 +59,13 @@ def params(tmp_path: Path) -> dict[str, Any]:
     prompt = {"name": "p", "with_documents": "{documents}", "without_documents": "", "documents": "{documents}"}
     return {
         "overrides": ["domain=world"],
-        "domain": {"name": "world", "language": "en", "raw_dir": "raw", "qa": [{"path": "qa.jsonl", "kind": "qa"}]},
+        "domain": {
+            "name": "world",
+            "language": "en",
+            "raw_dir": "raw",
+            "curation_dir": "curation",
+            "qa": [{"path": "qa.jsonl", "kind": "qa"}],
+        },
         "chat": {
             "domain": "world",
             "model": {"name": "random", "kind": "build", "max_context_tokens": MAX_TOKENS},
@@ -234,7 +240,9 @@ def test_weights_that_fit_nowhere_are_a_problem(tmp_path: Path, monkeypatch: pyt
 
 
 def test_raw_material_that_a_generator_writes_is_no_problem(tmp_path: Path) -> None:
-    domain = Domain(name="d", language="en", raw_dir="raw", qa=[Source(path="qa.jsonl", kind="qa")])
+    domain = Domain(
+        name="d", language="en", raw_dir="raw", curation_dir="curation", qa=[Source(path="qa.jsonl", kind="qa")]
+    )
     workspace = Workspace(tmp_path, tmp_path)
     assert material_check(domain, workspace).status == "problem"
     domain.generators = {"world": {}}

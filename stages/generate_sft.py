@@ -30,6 +30,7 @@ from omegaconf import MISSING
 
 from stages.core import schema
 from stages.core.atomic import write_json
+from stages.core.errors import DataError
 from stages.core.jsonl import write_jsonl
 from stages.core.ledger import Ledger
 from stages.core.stage import stage_main
@@ -99,7 +100,7 @@ def run(config: Config, workspace: Workspace) -> None:
     _write(config, workspace, drafts, pairs, orphaned)
     write_json(workspace.write(f"reports/{config.domain}/generate_sft/metrics.json"), metrics)
     if drafts:  # after writing, so that the reasons can be looked at
-        ledger.check(ledger.num_kept)
+        _check(ledger)
     _tell(config, pairs, orphaned)
 
 
@@ -170,6 +171,16 @@ def _write(
     write_jsonl(path("questions"), ({"id": chunk, "questions": asked} for chunk, asked in questions.items()))
     write_jsonl(path("rejected"), (draft.rejection_row() for draft in drafts if draft.reason))
     write_jsonl(path("orphaned_reviews"), (asdict(review) for review in orphaned))
+
+
+def _check(ledger: Ledger) -> None:
+    try:
+        ledger.check(ledger.num_kept)
+    except DataError as error:
+        raise DataError(
+            f"{error}\nThe model that writes the pairs is too weak for these documents, or generate_sft.filters are too "
+            "strict. Another model: `python -m stages.compose ... generate_sft/provider=ollama` (or vllm, openrouter)"
+        ) from error
 
 
 def _ledger(drafts: Sequence[Draft]) -> Ledger:

@@ -178,8 +178,8 @@ def _check(ledger: Ledger) -> None:
         ledger.check(ledger.num_kept)
     except DataError as error:
         raise DataError(
-            f"{error}\nThe model that writes the pairs is too weak for these documents, or generate_sft.filters are too "
-            "strict. Another model: `python -m stages.compose ... generate_sft/provider=ollama` (or vllm, openrouter)"
+            f"{error}\nThe model that writes the pairs is too weak for these documents, or generate_sft.filters are "
+            "too strict. Another model: `python -m stages.compose ... generate_sft/provider=ollama` (or vllm, ...)"
         ) from error
 
 

@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 PYTEST_ARGS ?=
 TARGETS ?= evaluate
 
-.PHONY: setup repro test test-pipeline lint bench clean
+.PHONY: setup repro test test-pipeline test-axolotl axolotl lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -26,10 +26,22 @@ repro: setup
 	@groundtune report
 
 test: setup
-	pytest -m "not pipeline" $(PYTEST_ARGS)
+	pytest -m "not pipeline and not axolotl" $(PYTEST_ARGS)
 
 test-pipeline: setup
 	pytest -m pipeline $(PYTEST_ARGS)
+
+# axolotl pins libraries that ours cannot live with: it has an environment of its own (4 GB)
+axolotl: .venv-axolotl/.installed
+
+.venv-axolotl/.installed: conf/axolotl/requirements.lock
+	$(PYTHON) -m venv .venv-axolotl
+	.venv-axolotl/bin/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' $<)"
+	.venv-axolotl/bin/pip install --quiet --disable-pip-version-check --constraint $< "$$(grep '^axolotl==' $<)"
+	@touch $@
+
+test-axolotl: setup axolotl
+	pytest -m axolotl $(PYTEST_ARGS)
 
 lint: setup
 	ruff check .

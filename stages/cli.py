@@ -15,6 +15,7 @@ from stages.core.errors import GroundtuneError
 from stages.core.process import quiet_environment
 from stages.core.workspace import Workspace
 from stages.serving import commands, headline
+from stages.serving.compare_command import compare_command
 from stages.serving.convert_command import convert
 from stages.serving.doctor.command import doctor as print_diagnosis
 from stages.serving.kb_command import knowledge_app
@@ -53,6 +54,7 @@ for command in (new, convert, commands.chat, commands.ask, headline.report):
     app.command()(command)
 app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace()), name="kb")
 app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
+app.command("compare")(compare_command(lambda domain: _params("domain", domain), Workspace()))
 app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from stages.axolotl.settings import Axolotl
 from stages.core import schema
 from stages.core.atomic import write_text
 from stages.core.config import parse_section
@@ -29,6 +30,7 @@ from stages.core.workspace import ROOT
 from stages.regression.task import RegressionTask
 
 SHARED_SECTIONS: dict[str, type[Any]] = {
+    "axolotl": Axolotl,
     "domain": schema.Domain,
     "embedder": schema.Embedder,
     "model": schema.Model,

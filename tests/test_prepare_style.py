@@ -125,6 +125,15 @@ def test_a_passage_that_comes_again_is_dropped_and_held_out_text_is_not_in_train
     assert metrics["passages"]["num_read"] == 26
 
 
+def test_a_held_out_draft_of_what_is_trained_on_is_an_error(workspace: Workspace, tmp_path: Path) -> None:
+    words = story("e", 1, 90).split()
+    draft = [word if n % 4 else f"{word}x" for n, word in enumerate(words[:50])] + words[50:]  # near, but no duplicate
+    for name, text in {"a.txt": f"{' '.join(words)}\n\n{story('f', 9, 90)}", "b.txt": " ".join(draft)}.items():
+        (tmp_path / "samples" / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="every held-out passage stands in training"):
+        run(config(), workspace)
+
+
 def test_short_and_long_passages_are_rejected_with_their_place(workspace: Workspace, tmp_path: Path) -> None:
     text = f"{story('d', 5, 80)}\n\n# Two\n\n{' '.join(f'x{n}' for n in range(150))}\n\n# Three\n\nTiny."
     (tmp_path / "samples/book.md").write_text(text, encoding="utf-8")

@@ -6,9 +6,10 @@ What train_rag_lora and every variant of train_style do; they differ in the exam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import MISSING
 
@@ -22,7 +23,7 @@ from stages.prompts.renderer import Renderer
 from stages.training.lora import weights_sha256
 from stages.training.objective import TokenRow
 from stages.training.results import Origin, write_results
-from stages.training.sft import set_threads, train_lora
+from stages.training.sft import Trained, set_threads, train_lora
 
 
 @dataclass
@@ -38,10 +39,54 @@ class ExampleConfig:
     training: schema.Training = MISSING
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a backend trains on. base: the folder of the book model."""
+
+    base: Path
+    tokenizer: Any
+    rows: list[TokenRow]
+    eval_rows: list[TokenRow]
+    base_sha256: str
+    checkpoint_root: Path
+
+
+class Backend(Protocol):
+    """Who trains. All leave the same kind of adapter."""
+
+    def origin(self, *values: Any) -> Origin:
+        """The adapter's note, from the values of Origin."""
+
+    def train(self, config: ExampleConfig, prepared: Prepared) -> AbstractContextManager[Trained]:
+        """Trains; what it keeps to resume from goes when the block succeeds."""
+
+
+class Trl:
+    """In this process, by trl."""
+
+    def origin(self, *values: Any) -> Origin:
+        return Origin(*values)
+
+    def train(self, config: ExampleConfig, prepared: Prepared) -> AbstractContextManager[Trained]:
+        set_threads(config.training.num_threads)
+        return train_lora(
+            load_model(prepared.base, config.model),
+            prepared.tokenizer,
+            prepared.rows,
+            prepared.eval_rows,
+            config.lora,
+            config.training,
+            seed=config.seed,
+            base_sha256=prepared.base_sha256,
+            checkpoint_root=prepared.checkpoint_root,
+        )
+
+
 def train_on_examples(
-    config: ExampleConfig, workspace: Workspace, stage: str, adapter: str, report: str
+    config: ExampleConfig, workspace: Workspace, stage: str, adapter: str, report: str, backend: Backend | None = None
 ) -> dict[str, Any]:
-    """Trains and writes `adapter` and `report` (folders, relative); returns the metrics.
+    """Trains (by trl where no backend is given) and writes `adapter` and `report` (folders, relative); returns the
+    metrics.
 
     Raises DataError where no example is of the wanted styles.
     """
@@ -50,19 +95,11 @@ def train_on_examples(
     tokenizer = load_tokenizer(base)
     renderer = Renderer(config.prompt, tokenizer)
     rows, eval_rows = (_rows(renderer, of_styles(file, config.styles)) for file in files)
-    set_threads(config.training.num_threads)
-    origin = Origin(config.model, weights_sha256(base), renderer.hash, files, config.lora, config.training, config.seed)
-    with train_lora(
-        load_model(base, config.model),
-        tokenizer,
-        rows,
-        eval_rows,
-        config.lora,
-        config.training,
-        seed=config.seed,
-        base_sha256=origin.base_sha256,
-        checkpoint_root=workspace.cache("checkpoints", stage, config.domain),
-    ) as trained:
+    base_sha256, checkpoints = weights_sha256(base), workspace.cache("checkpoints", stage, config.domain)
+    backend = backend or Trl()
+    settings = config.lora, config.training, config.seed
+    origin = backend.origin(config.model, base_sha256, renderer.hash, files, *settings)
+    with backend.train(config, Prepared(base, tokenizer, rows, eval_rows, base_sha256, checkpoints)) as trained:
         metrics = {"num_train_rows": len(rows), "num_eval_rows": len(eval_rows)}
         write_results(workspace, trained, origin, adapter, report, metrics)
     return {**trained.figures, **metrics}

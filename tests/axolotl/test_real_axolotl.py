@@ -101,7 +101,6 @@ def weights(folder: Path) -> bytes:
     return (folder / ADAPTER_WEIGHTS).read_bytes()
 
 
-@pytest.mark.timeout(400)
 def test_lora_reaches_the_same_loss_as_trl_and_goes_on_after_a_kill_and_by_hand(
     train: Train, train_trl: Callable[[], Any], tmp_path: Path, real_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +150,6 @@ def test_lora_reaches_the_same_loss_as_trl_and_goes_on_after_a_kill_and_by_hand(
     assert by_hand == pytest.approx(trained.figures["best_eval_loss"], rel=0.02)
 
 
-@pytest.mark.timeout(300)
 def test_qlora_trains_and_its_adapter_merges(train: Train, tiny_llama: Path, tmp_path: Path) -> None:
     trained = train(tmp_path / "adapter", every_epochs=0.75, quantise=True)
     assert [row.step for row in trained.curve] == [6, 12, 16]  # the last step too
@@ -163,7 +161,6 @@ def test_qlora_trains_and_its_adapter_merges(train: Train, tiny_llama: Path, tmp
     assert compare(reference, prompt_logits(merge_in_place(adapted), prompts)).max_logit_difference < 1e-5
 
 
-@pytest.mark.timeout(200)
 def test_what_axolotl_would_ignore_is_refused_and_its_own_errors_are_shown(train: Train, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="axolotl has no setting lora_rr"):
         train(tmp_path / "a", options={"lora_rr": 8})
@@ -174,7 +171,6 @@ def test_what_axolotl_would_ignore_is_refused_and_its_own_errors_are_shown(train
         train(tmp_path / "c", base=tmp_path / "empty")
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")), ids="{}.yaml".format)
 def test_every_shipped_profile_is_valid_by_axolotls_schema(
     name: str, real_root: Path, axolotl_lora: Lora, axolotl_training: Training, tmp_path: Path

@@ -46,16 +46,21 @@ def test_a_lora_merge_is_what_was_trained(
     assert found.max_logit_difference < 1e-3
 
 
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-6), ("bfloat16", 1e-2)])
 def test_qlora_is_nearer_to_the_dequantised_base(
-    build_model: Callable[..., Path], build_adapter: Callable[..., Path], model_config: Model
+    build_model: Callable[..., Path],
+    build_adapter: Callable[..., Path],
+    model_config: Model,
+    dtype: str,
+    near: float,
 ) -> None:
-    base = build_model()
+    base = build_model(dtype=dtype)
     adapter = read(build_adapter(base, quantise=True), base)
     assert adapter.quantised
-    best, other = measure_merges(base, model_config, adapter, PROMPTS, 0.99)
+    best, other = measure_merges(base, replace(model_config, dtype=dtype), adapter, PROMPTS, 0.9)
     assert (best.base, other.base) == ("dequantised", "stored")
-    assert best.mean_kl < 1e-6 < other.mean_kl
-    assert best.agreement == 1.0 > other.agreement
+    assert best.mean_kl < near < other.mean_kl
+    assert best.agreement > other.agreement
 
 
 def test_a_merge_that_agrees_too_little_is_refused(

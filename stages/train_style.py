@@ -51,8 +51,8 @@ class ThroughAxolotl:
     workspace: Workspace
     adapter: str
 
-    def origin(self, *values: Any) -> Origin:
-        return AxolotlOrigin(*values, axolotl_versions=venv_versions(self.settings, self.workspace.inputs))
+    def origin(self, **values: Any) -> Origin:
+        return AxolotlOrigin(**values, axolotl_versions=venv_versions(self.settings, self.workspace.inputs))
 
     def train(self, config: ExampleConfig, prepared: Prepared) -> AbstractContextManager[Trained]:
         return train_with_axolotl(

@@ -54,7 +54,7 @@ class Prepared:
 class Backend(Protocol):
     """Who trains. All leave the same kind of adapter."""
 
-    def origin(self, *values: Any) -> Origin:
+    def origin(self, **values: Any) -> Origin:
         """The adapter's note, from the values of Origin."""
 
     def train(self, config: ExampleConfig, prepared: Prepared) -> AbstractContextManager[Trained]:
@@ -64,8 +64,8 @@ class Backend(Protocol):
 class Trl:
     """In this process, by trl."""
 
-    def origin(self, *values: Any) -> Origin:
-        return Origin(*values)
+    def origin(self, **values: Any) -> Origin:
+        return Origin(**values)
 
     def train(self, config: ExampleConfig, prepared: Prepared) -> AbstractContextManager[Trained]:
         set_threads(config.training.num_threads)
@@ -97,8 +97,15 @@ def train_on_examples(
     rows, eval_rows = (_rows(renderer, of_styles(file, config.styles)) for file in files)
     base_sha256, checkpoints = weights_sha256(base), workspace.cache("checkpoints", stage, config.domain)
     backend = backend or Trl()
-    settings = config.lora, config.training, config.seed
-    origin = backend.origin(config.model, base_sha256, renderer.hash, files, *settings)
+    origin = backend.origin(
+        model=config.model,
+        base_sha256=base_sha256,
+        prompt_hash=renderer.hash,
+        data=files,
+        lora=config.lora,
+        training=config.training,
+        seed=config.seed,
+    )
     with backend.train(config, Prepared(base, tokenizer, rows, eval_rows, base_sha256, checkpoints)) as trained:
         metrics = {"num_train_rows": len(rows), "num_eval_rows": len(eval_rows)}
         write_results(workspace, trained, origin, adapter, report, metrics)

@@ -52,13 +52,17 @@ def test_no_correlation_has_a_reason(a: Series, b: Series, changes: bool, reason
     assert found == reason
 
 
-PRICES = st.dictionaries(st.integers(0, 30), st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=3)
+PRICE = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
+PRICES = st.dictionaries(st.integers(0, 30), PRICE, min_size=3)
+SHARED = st.dictionaries(st.integers(0, 30), st.tuples(PRICE, PRICE), min_size=3)
 
 
-@given(PRICES, PRICES, st.booleans())
-def test_equals_numpy_on_the_shared_points(a: dict[int, float], b: dict[int, float], changes: bool) -> None:
+@given(PRICES, PRICES, SHARED, st.booleans())
+def test_equals_numpy_on_the_shared_points(
+    a: dict[int, float], b: dict[int, float], both: dict[int, tuple[float, float]], changes: bool
+) -> None:
+    a, b = ({**own, **{t: pair[n] for t, pair in both.items()}} for n, own in enumerate((a, b)))
     shared = sorted(set(a) & set(b))
-    assume(len(shared) >= 3)
     x, y = np.array([a[t] for t in shared]), np.array([b[t] for t in shared])
     x, y = (np.diff(x), np.diff(y)) if changes else (x, y)
     value, reason = correlate(series(a), series(b), changes, 3)

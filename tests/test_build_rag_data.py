@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_models import PROMPT, byte_tokenizer, write_base_manifest
 
 from stages import build_rag_data
-from stages.core.atomic import write_json
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, DataError
 from stages.core.jsonl import read_jsonl, write_jsonl
-from stages.core.schema import Model, Prompt, Retrieval
+from stages.core.schema import Model, Retrieval
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_tokenizer
 from stages.knowledge.knowledge_base import write_knowledge
@@ -24,9 +24,6 @@ from stages.knowledge.records import QA, Chunk, Example, IndexRecord
 from stages.prompts.renderer import Renderer
 from stages.retrieval.index import Index
 
-PROMPT = Prompt(
-    "p", "Use these.\n{documents}", "Answer.", "{documents}", "<document {number}>\n{text}\n</document>", "?"
-)
 CONFIG = build_rag_data.Config(
     domain="d",
     seed=13,
@@ -47,10 +44,6 @@ CONFIG = build_rag_data.Config(
 )
 NAMES = ["Bako", "Tir", "Lona", "Wungu", "Kirru", "Dudun", "Menar", "Vupun"]
 ATTRIBUTES = ["founder", "keeper", "owner"]
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 
 def clean_rows() -> list[QA]:
@@ -105,17 +98,8 @@ def write_material(folder: Path, clean: list[QA], chunks: list[Chunk]) -> None:
 
 
 def write_base(folder: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = {letter: n for n, letter in enumerate(["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    core = Tokenizer(models.BPE(letters, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
-    tokenizer.chat_template = TEMPLATE
-    base = folder / "models/base/m"
-    tokenizer.save_pretrained(base)
-    write_json(base / "manifest.json", {"name": "m", "kind": "build", "path": ".", "revision": "", "files": {}})
+    byte_tokenizer().save_pretrained(folder / "models/base/m")
+    write_base_manifest(folder / "models/base/m")
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +215,7 @@ def test_distractors_and_withheld_documents(workspace: Workspace) -> None:
     for example in trained:
         withheld = example.documents_kind == "without_gold"
         assert example.abstains == withheld
-        assert (example.answer == "?") == withheld
+        assert (example.answer == PROMPT.abstain) == withheld
         assert len(example.documents) == 2
         assert (example.evidence[0] in example.document_ids) != withheld
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from tiny_models import PROMPT, byte_tokenizer, save_llama, write_base_manifest
 
 from stages.core.atomic import write_json, write_text
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, DataError
 from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import write_jsonl
-from stages.core.schema import Embedder, Model, Prompt
+from stages.core.schema import Embedder, Model
 from stages.core.stage import CONF
 from stages.core.workspace import Workspace
 from stages.evaluate import Config, run
@@ -28,18 +29,6 @@ from stages.knowledge.knowledge_base import write_knowledge
 from stages.knowledge.records import Chunk, Example, IndexRecord
 from stages.prompts.renderer import Renderer
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-PROMPT = Prompt(
-    name="test",
-    with_documents="Answer. {documents}",
-    without_documents="Answer.",
-    documents="<documents>{documents}</documents>",
-    document="<document {number}>{text}</document>",
-    abstain="They do not say.",
-)
 NAMES = ["Bako", "Mira", "Sul", "Tone", "Veda", "Rilo"]
 
 
@@ -72,8 +61,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with everything that evaluate reads."""
     root = tmp_path_factory.mktemp("repository")
-    tokenizer = word_tokenizer()
-    write_models(root, tokenizer)
+    write_models(root)
     chunks, questions = made_up_domain()
     write_knowledge(root / "data/d/knowledge.sqlite", [], chunks)
     trained = [replace(example, id=f"trained-{example.id}") for example in questions[::2]]
@@ -89,41 +77,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def word_tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE({token: number for number, token in enumerate(special + alphabet)}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|end|>", pad_token="<|pad|>", additional_special_tokens=special[2:]
-    )
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def write_models(root: Path, tokenizer: Any) -> None:
-    import torch
+def write_models(root: Path) -> None:
     from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=512, initializer_range=0.2, eos_token_id=1,
-        bos_token_id=None, pad_token_id=0, **sizes,
-    )  # fmt: skip
-    base = root / "models/base/t"
-    for folder in (base, root / "models/d/book_merged"):
-        LlamaForCausalLM(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    write_json(base / "manifest.json", {"name": "t", "kind": "build", "path": ".", "files": sha256_files(base)})
+    tokenizer = byte_tokenizer()
+    write_base_manifest(save_llama(root / "models/base/t", tokenizer))
+    merged = save_llama(root / "models/d/book_merged", tokenizer, seed=1)
     lora = LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
-    adapted = get_peft_model(LlamaForCausalLM.from_pretrained(root / "models/d/book_merged"), lora)
-    adapted.save_pretrained(str(root / "models/d/rag_lora"))
+    get_peft_model(LlamaForCausalLM.from_pretrained(merged), lora).save_pretrained(str(root / "models/d/rag_lora"))
     note = {"base_sha256": "", "prompt_hash": Renderer(PROMPT, tokenizer).hash}
     write_adapter_note(root / "models/d/rag_lora", note)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from tiny_models import byte_tokenizer, save_llama, write_base_manifest
 
 from stages.core.atomic import write_json, write_text
 from stages.core.config import parse_section
@@ -29,10 +30,6 @@ from stages.regression.pair_prompts import PairRenderer
 from stages.regression.pairs import Pair
 from stages.regression.task import PairPrompt, RegressionTask, SqlSource
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 TASK = RegressionTask(
     name="t", raw="raw", json_field="n", low=0.0, high=1.0, decimals=1, tolerance=0.2, source="sql",
     sql=SqlSource(url="sqlite:///t.sqlite"),
@@ -88,33 +85,12 @@ def nearest(pair: Pair, train: Sequence[Pair]) -> list[dict[str, Any]]:
     return [{"id": identifier, "distance": distance} for distance, identifier in others[:2]]
 
 
-def byte_tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE({token: number for number, token in enumerate(special + alphabet)}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    names = {"eos_token": "<|end|>", "pad_token": "<|pad|>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, additional_special_tokens=special[2:], **names)
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
 def write_models(root: Path, tokenizer: Any) -> None:
-    import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, initializer_range=0.3, **sizes)
-    base = root / "models/base/b"
-    LlamaForCausalLM(config).save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    write_json(base / "manifest.json", {"name": "b", "kind": "build", "path": ".", "files": sha256_files(base)})
+    base = save_llama(root / "models/base/b", tokenizer)
+    write_base_manifest(base)
     note = {"base_sha256": "", "prompt_hash": PairRenderer(TASK, tokenizer).hash}
     lora = LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     for recipe, split in itertools.product(RECIPES, SPLITS):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import PROMPT, byte_tokenizer, write_base_manifest
 
-from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import write_jsonl
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
@@ -18,7 +18,6 @@ from stages.knowledge.records import Example
 from stages.prompts.renderer import Renderer
 from stages.training.lora import weights_sha256
 
-SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -45,26 +44,13 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def byte_tokenizer() -> Any:
-    """One token a byte, three merges, the special tokens; cuts text as GPT-2 does."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the", "Ġthe"]
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
-    tokenizer = Tokenizer(models.BPE({symbol: n for n, symbol in enumerate(symbols)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", bos_token="<|begin|>", eos_token="<|end|>"
-    )
-    fast.chat_template = TEMPLATE
-    return fast
+def merging_tokenizer() -> Any:
+    """One token a byte, and three merges."""
+    return byte_tokenizer(TEMPLATE, merges=[("t", "h"), ("th", "e"), ("Ġ", "the")])
 
 
 @pytest.fixture
-def build_model(tmp_path: Path, byte_tokenizer: Any) -> Callable[..., Path]:
+def build_model(tmp_path: Path, merging_tokenizer: Any) -> Callable[..., Path]:
     """build(class name, name=..., dtype=..., **config) -> a model folder with weights large enough to differ."""
 
     def build(
@@ -74,20 +60,22 @@ def build_model(tmp_path: Path, byte_tokenizer: Any) -> Callable[..., Path]:
         import transformers
 
         config_class = getattr(transformers, architecture.replace("ForCausalLM", "Config"))
-        ids = {key: getattr(byte_tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        ids = {key: getattr(merging_tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         torch.manual_seed(0)
-        config = config_class(**(SIZES | ids | {"vocab_size": len(byte_tokenizer), "initializer_range": 0.2} | changes))
+        config = config_class(
+            **(SIZES | ids | {"vocab_size": len(merging_tokenizer), "initializer_range": 0.2} | changes)
+        )
         model = getattr(transformers, architecture)(config).to(getattr(torch, dtype))
         folder = tmp_path / name
         model.save_pretrained(folder)
-        byte_tokenizer.save_pretrained(folder)
+        merging_tokenizer.save_pretrained(folder)
         return folder
 
     return build
 
 
 @pytest.fixture
-def build_adapter(tmp_path: Path, byte_tokenizer: Any, prompt_config: Prompt) -> Callable[..., Path]:
+def build_adapter(tmp_path: Path, merging_tokenizer: Any, prompt_config: Prompt) -> Callable[..., Path]:
     """build(base folder, name=..., quantise=..., **LoraConfig) -> an adapter that says something, with its note."""
 
     def build(base: Path, name: str = "adapter", quantise: bool = False, std: float = 0.1, **changes: Any) -> Path:
@@ -106,7 +94,7 @@ def build_adapter(tmp_path: Path, byte_tokenizer: Any, prompt_config: Prompt) ->
         model.save_pretrained(tmp_path / name)
         note = {
             "base_sha256": weights_sha256(base),
-            "prompt_hash": Renderer(prompt_config, byte_tokenizer).hash,
+            "prompt_hash": Renderer(prompt_config, merging_tokenizer).hash,
             "quantise": quantise,
             "seed": 13,
         }
@@ -123,22 +111,14 @@ def model_config() -> Model:
 
 @pytest.fixture(scope="session")
 def prompt_config() -> Prompt:
-    return Prompt(
-        name="test",
-        with_documents="Answer.\n{documents}",
-        without_documents="Answer.",
-        documents="<documents>\n{documents}\n</documents>",
-        document="<document {number}>\n{text}\n</document>",
-        abstain="Not there.",
-    )
+    return PROMPT
 
 
 @pytest.fixture
 def repository(tmp_path: Path, build_model: Callable[..., Path], build_adapter: Callable[..., Path]) -> Workspace:
     """A base model with its manifest, an adapter on it, examples, and metrics for the card."""
     base = build_model(name="models/base/tiny")
-    manifest = {"name": "tiny", "kind": "build", "path": ".", "revision": "", "files": sha256_files(base)}
-    (base / "manifest.json").write_text(json.dumps(manifest))
+    write_base_manifest(base)
     (base / "LICENSE").write_text("Do as you like.")
     build_adapter(base, "models/demo/rag_lora")
     examples = [

@@ -84,12 +84,12 @@ def test_mean_kl_by_hand() -> None:
 
 
 def test_files_that_lose_nothing_must_be_equal(
-    build_model: Callable[..., Path], model_config: Model, byte_tokenizer: Any
+    build_model: Callable[..., Path], model_config: Model, merging_tokenizer: Any
 ) -> None:
     base = build_model()
     model = merged_in_memory(base, model_config, None, "stored")
-    golden = golden_of(byte_tokenizer, "Who?", "the 12 mills")
-    answers = greedy_answers(model, byte_tokenizer, golden, 8)
+    golden = golden_of(merging_tokenizer, "Who?", "the 12 mills")
+    answers = greedy_answers(model, merging_tokenizer, golden, 8)
     golden = [replace(one, answer=answer) for one, answer in zip(golden, answers, strict=True)]
     reference = Reference(prompt_logits(model, PROMPTS), golden, [])
     files = [base / "gguf" / f"m.{kind}.gguf" for kind in ("F32", "Q4_0")]
@@ -110,14 +110,16 @@ def test_files_that_lose_nothing_must_be_equal(
         compare_files(base, files, model_config, other, PROMPTS, 8, 1e-5)
 
 
-def test_another_template_and_other_ids_are_named(byte_tokenizer: Any) -> None:
+def test_another_template_and_other_ids_are_named(merging_tokenizer: Any) -> None:
     from copy import deepcopy
 
-    (one,) = golden_of(byte_tokenizer, "the mill")
-    check_prompts(byte_tokenizer, [one], "x")
+    (one,) = golden_of(merging_tokenizer, "the mill")
+    check_prompts(merging_tokenizer, [one], "x")
     with pytest.raises(DataError, match=r"m.gguf: prompt 0 has other token ids from place 5 on"):
-        check_prompts(byte_tokenizer, [replace(one, input_ids=[*one.input_ids[:5], 7, *one.input_ids[6:]])], "m.gguf")
-    other = deepcopy(byte_tokenizer)
+        check_prompts(
+            merging_tokenizer, [replace(one, input_ids=[*one.input_ids[:5], 7, *one.input_ids[6:]])], "m.gguf"
+        )
+    other = deepcopy(merging_tokenizer)
     other.chat_template = other.chat_template.replace("\n", " ")
     with pytest.raises(DataError, match=r"x: the chat template that was read back renders prompt 0 differently"):
         check_prompts(other, [one], "x")

@@ -160,10 +160,10 @@ def test_k_quants_need_llama_cpp() -> None:
             check_kinds(["F16", "Q4_K_M"])
 
 
-def test_k_quants(build_model: Callable[..., Path], byte_tokenizer: Any) -> None:
+def test_k_quants(build_model: Callable[..., Path], merging_tokenizer: Any) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: it makes the K-quants")
     base = build_model(hidden_size=256, intermediate_size=512)
-    (file,) = write_gguf_folder(base, ["Q4_K_M"], "m", byte_tokenizer, "", 512)
+    (file,) = write_gguf_folder(base, ["Q4_K_M"], "m", merging_tokenizer, "", 512)
     kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
     assert "Q4_K" in kinds
     assert sorted(path.name for path in file.parent.iterdir()) == ["Modelfile.Q4_K_M", "m.Q4_K_M.gguf"]

@@ -42,15 +42,16 @@ def test_a_byte_level_tokenizer_survives(build_model: Callable[..., Path], model
     assert read_back.pad_token_id == original.pad_token_id
 
 
-def test_types_special_tokens_and_padding(build_model: Callable[..., Path], byte_tokenizer: Any) -> None:
-    vocabulary = read_vocabulary(build_model(), byte_tokenizer, 288)
+def test_types_special_tokens_and_padding(build_model: Callable[..., Path], merging_tokenizer: Any) -> None:
+    vocabulary = read_vocabulary(build_model(), merging_tokenizer, 288)
     assert (vocabulary.model, vocabulary.pre, vocabulary.scores, vocabulary.add_bos) == ("gpt2", "gpt-2", [], False)
-    assert vocabulary.tokens[256:262] == ["th", "the", "Ġthe", "<|pad|>", "<|begin|>", "<|end|>"]
-    assert vocabulary.types[256:262] == [1, 1, 1, 3, 3, 3]
+    assert vocabulary.tokens[:3] == ["<|pad|>", "<|begin|>", "<|end|>"]
+    assert vocabulary.tokens[262:265] == ["th", "the", "Ġthe"]
+    assert vocabulary.types[:6] + vocabulary.types[262:265] == [3] * 6 + [1] * 3
     assert vocabulary.tokens[-1] == "[PAD287]"
     assert vocabulary.types[-1] == 5
     assert vocabulary.merges == ["t h", "th e", "Ġ the"]
-    assert vocabulary.special == {"bos": 260, "eos": 261, "pad": 259}
+    assert vocabulary.special == {"bos": 1, "eos": 2, "pad": 0}
 
 
 def test_a_byte_fallback_tokenizer_survives(shared_data: Path, tmp_path: Path) -> None:
@@ -111,17 +112,17 @@ def test_a_pattern_is_its_own_rule() -> None:
     assert rule_of(split("abc")["pre_tokenizer"]) == "abc"
 
 
-def test_missing_and_foreign_tokenizers_are_refused(build_model: Callable[..., Path], byte_tokenizer: Any) -> None:
+def test_missing_and_foreign_tokenizers_are_refused(build_model: Callable[..., Path], merging_tokenizer: Any) -> None:
     base = build_model()
     with pytest.raises(
         DataError, match=r"the tokenizer has 265 tokens, the model 200 rows: the vocabulary was resized"
     ):
-        read_vocabulary(base, byte_tokenizer, 200)
+        read_vocabulary(base, merging_tokenizer, 200)
     content = json.loads((base / "tokenizer.json").read_text())
     content["model"]["type"] = "Unigram"
     (base / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"a Unigram tokenizer has no place"):
-        read_vocabulary(base, byte_tokenizer, 288)
+        read_vocabulary(base, merging_tokenizer, 288)
     (base / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=r"tokenizer.json: missing"):
-        read_vocabulary(base, byte_tokenizer, 288)
+        read_vocabulary(base, merging_tokenizer, 288)

@@ -28,26 +28,26 @@ def with_template(tokenizer: Any, template: str) -> Any:
     return other
 
 
-def test_the_texts_around_turns_are_found(byte_tokenizer: Any) -> None:
-    texts = turn_texts(byte_tokenizer)
+def test_the_texts_around_turns_are_found(merging_tokenizer: Any) -> None:
+    texts = turn_texts(merging_tokenizer)
     assert texts == TurnTexts(
         "<|begin|>", ("<|system|>", "<|end|>\n"), ("<|user|>", "<|end|>\n<|assistant|>"), ("", "<|end|>\n")
     )
-    assert texts.render(LONG) == byte_tokenizer.apply_chat_template(LONG, tokenize=False, add_generation_prompt=True)
+    assert texts.render(LONG) == merging_tokenizer.apply_chat_template(LONG, tokenize=False, add_generation_prompt=True)
 
 
-def test_a_template_with_a_default_system_prompt(byte_tokenizer: Any) -> None:
-    tokenizer = with_template(byte_tokenizer, CHATML)
+def test_a_template_with_a_default_system_prompt(merging_tokenizer: Any) -> None:
+    tokenizer = with_template(merging_tokenizer, CHATML)
     texts = turn_texts(tokenizer)
     assert texts.begin == ""
     assert "helpful" not in texts.go_template()
     assert texts.render(LONG) == tokenizer.apply_chat_template(LONG, tokenize=False, add_generation_prompt=True)
 
 
-def test_a_begin_token_that_the_runtime_adds_is_left_to_it(byte_tokenizer: Any) -> None:
+def test_a_begin_token_that_the_runtime_adds_is_left_to_it(merging_tokenizer: Any) -> None:
     from tokenizers import processors
 
-    adding = deepcopy(byte_tokenizer)
+    adding = deepcopy(merging_tokenizer)
     adding.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<|begin|> $A", special_tokens=[("<|begin|>", adding.bos_token_id)]
     )
@@ -63,13 +63,13 @@ def test_a_begin_token_that_the_runtime_adds_is_left_to_it(byte_tokenizer: Any) 
         "{% endfor %}",  # cuts earlier answers
     ],
 )
-def test_a_template_that_does_more_is_refused(byte_tokenizer: Any, template: str) -> None:
+def test_a_template_that_does_more_is_refused(merging_tokenizer: Any, template: str) -> None:
     with pytest.raises(DataError, match="Ollama's template cannot say that"):
-        turn_texts(with_template(byte_tokenizer, template))
+        turn_texts(with_template(merging_tokenizer, template))
 
 
-def test_the_modelfile(byte_tokenizer: Any) -> None:
-    text = modelfile("m.Q8_0.gguf", turn_texts(byte_tokenizer), ["<|end|>"], "Answer.", 512)
+def test_the_modelfile(merging_tokenizer: Any) -> None:
+    text = modelfile("m.Q8_0.gguf", turn_texts(merging_tokenizer), ["<|end|>"], "Answer.", 512)
     assert text == (
         "FROM ./m.Q8_0.gguf\n"
         'TEMPLATE """<|begin|>{{ range .Messages }}{{ if eq .Role "system" }}<|system|>{{ .Content }}<|end|>\n'
@@ -80,11 +80,11 @@ def test_the_modelfile(byte_tokenizer: Any) -> None:
         'PARAMETER stop "<|end|>"\n'
         "PARAMETER num_ctx 512\n"
     )
-    assert "SYSTEM" not in modelfile("m.gguf", turn_texts(byte_tokenizer), [], "", 512)
+    assert "SYSTEM" not in modelfile("m.gguf", turn_texts(merging_tokenizer), [], "", 512)
 
 
-def test_text_that_a_modelfile_cannot_hold_is_refused(byte_tokenizer: Any) -> None:
-    texts = turn_texts(byte_tokenizer)
+def test_text_that_a_modelfile_cannot_hold_is_refused(merging_tokenizer: Any) -> None:
+    texts = turn_texts(merging_tokenizer)
     with pytest.raises(DataError, match="the system prompt holds"):
         modelfile("m.gguf", texts, [], 'Say """hello""".', 512)
     with pytest.raises(DataError, match="the chat template writes"):

@@ -8,20 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import PROMPT, byte_tokenizer
 
 from stages.core.errors import DataError
-from stages.core.schema import Prompt
 from stages.core.workspace import ROOT
 from stages.prompts.renderer import Renderer, Turn
 
-PROMPT = Prompt(
-    name="test",
-    with_documents="Answer from the documents.\n\n{documents}",
-    without_documents="Answer.",
-    documents="<documents>\n{documents}\n</documents>",
-    document="<document {number}>\n{text}\n</document>",
-    abstain="The documents do not say.",
-)
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -30,29 +22,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator(["Who is the founder of the mill Bako?"] * 4, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|bos|>",
-        eos_token="<|end|>",
-        pad_token="<|pad|>",
-        additional_special_tokens=special[3:],
-    )
-    fast.chat_template = TEMPLATE
-    return fast
+    return byte_tokenizer(TEMPLATE, merges=[("t", "h"), ("th", "e"), ("o", "r"), ("m", "i"), ("l", "l")])
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +33,7 @@ def renderer(tokenizer: Any) -> Renderer:
 def test_golden_prompt(renderer: Renderer) -> None:
     messages = renderer.messages("Who founded Bako?", ["Bako is a mill.", " Its founder was Lona. "])
     assert renderer.prompt_text(messages) == (
-        "<|bos|><|system|>\nAnswer from the documents.\n\n<documents>\n<document 1>\nBako is a mill.\n</document>\n"
+        "<|begin|><|system|>\nAnswer from these.\n<documents>\n<document 1>\nBako is a mill.\n</document>\n"
         "<document 2>\nIts founder was Lona.\n</document>\n</documents><|end|>\n"
         "<|user|>\nWho founded Bako?<|end|>\n<|assistant|>\n"
     )

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import byte_tokenizer, save_llama, write_base_manifest
 
-from stages.core.atomic import write_json
-from stages.core.fingerprint import sha256_files
 from stages.core.workspace import Workspace
 from stages.regression.task import PairPrompt, RegressionTask, SqlSource
 
@@ -223,46 +222,13 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def chat_tokenizer() -> Any:
-    """One token a byte; <|bos|> begins, <|end|> ends a turn."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={token: n for n, token in enumerate([*special, *alphabet])}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(special)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<|bos|>", eos_token="<|end|>", pad_token="<|pad|>"
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
+    return byte_tokenizer(CHAT_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
 def base_workspace(tmp_path_factory: pytest.TempPathFactory, chat_tokenizer: Any) -> Workspace:
     """Holds models/base/random as the stage base_model leaves it: a random Llama with `chat_tokenizer`."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     root = tmp_path_factory.mktemp("base")
-    folder = root / "models" / "base" / "random"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(chat_tokenizer),
-        hidden_size=64,  # bitsandbytes' blocks of 64 weights
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.5,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    chat_tokenizer.save_pretrained(folder)
-    manifest = {"name": "random", "kind": "build", "path": ".", "revision": "", "files": sha256_files(folder)}
-    write_json(folder / "manifest.json", manifest)
+    sizes = {"hidden_size": 64, "intermediate_size": 128}  # bitsandbytes' blocks of 64 weights
+    write_base_manifest(save_llama(root / "models/base/random", chat_tokenizer, **sizes))
     return Workspace(root, root)

@@ -47,7 +47,7 @@ def test_it_is_the_mean_of_the_last_hidden_states_without_the_begin_token(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = base_workspace.read("models/base/random")
-    ids = AutoTokenizer.from_pretrained(folder)("<|bos|>A: x\nB: yy", return_tensors="pt")["input_ids"]
+    ids = AutoTokenizer.from_pretrained(folder)("<|begin|>A: x\nB: yy", return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         states = AutoModelForCausalLM.from_pretrained(folder)(ids, output_hidden_states=True).hidden_states[-1]
     expected = states[0, 1:].mean(0).numpy()
@@ -89,8 +89,8 @@ def test_long_pairs_are_shortened_evenly_and_counted(embedder: HiddenStateEmbedd
 
 
 def test_a_special_token_in_a_text_is_read_as_text(embedder: HiddenStateEmbedder, chat_tokenizer: Any) -> None:
-    ids = embedder._ids(["<|end|>", "<|bos|>"])
-    assert chat_tokenizer.convert_ids_to_tokens(ids).count("<|bos|>") == 1
+    ids = embedder._ids(["<|end|>", "<|begin|>"])
+    assert chat_tokenizer.convert_ids_to_tokens(ids).count("<|begin|>") == 1
     assert "<|end|>" not in chat_tokenizer.convert_ids_to_tokens(ids)
 
 

@@ -27,7 +27,7 @@ def decoded(chat_tokenizer: Any, ids: list[int]) -> str:
 def test_golden_prompt(renderer: PairRenderer, chat_tokenizer: Any) -> None:
     rendered = renderer.prompt_ids("It rains.", "  It \n pours. ", KNOWN)
     assert decoded(chat_tokenizer, rendered.input_ids) == (
-        "<|bos|><|system|>\nCorrelate.\nA: one B: two = 0.50\nA: three B: four = -0.25<|end|>\n"
+        "<|begin|><|system|>\nCorrelate.\nA: one B: two = 0.50\nA: three B: four = -0.25<|end|>\n"
         "<|user|>\nA: It rains.\nB: It pours.<|end|>\n<|assistant|>\n"
     )
     assert rendered.num_shortened == 0

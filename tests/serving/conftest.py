@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import PROMPT, byte_tokenizer, save_llama, write_base_manifest
 
-from stages.core.fingerprint import sha256_files
-from stages.core.schema import Embedder, Model, Prompt, Retrieval
+from stages.core.schema import Embedder, Model, Retrieval
 from stages.core.workspace import Workspace
 from stages.knowledge.records import IndexRecord
 from stages.prompts.renderer import Renderer
@@ -19,18 +19,6 @@ from stages.serving.answering import Answerer, Config
 from stages.serving.finding import DocumentFinder
 
 MODEL = Model(name="random", kind="build", max_context_tokens=512)
-PROMPT = Prompt(
-    name="test",
-    with_documents="Answer from these.\n{documents}",
-    without_documents="Answer.",
-    documents="<documents>\n{documents}\n</documents>",
-    document="<document {number}>\n{text}\n</document>",
-    abstain="Unknown.",
-)
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
 
 def chunk(number: int, section: str = "Chapter 1", kind: str = "book") -> IndexRecord:
@@ -68,43 +56,6 @@ class Loaded(DocumentFinder):
             self._encoder = NumberEncoder()
 
 
-def _save_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(folder)
-
-
-def _save_model(folder: Path, seed: int) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=260,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.5,  # far apart logits: what it writes does not hang on rounding
-        bos_token_id=None,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    _save_tokenizer(folder)
-
-
 def _save_lora(folder: Path, base: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
@@ -123,11 +74,9 @@ def built_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder models/ as the pipeline leaves it; not to be changed."""
     root = tmp_path_factory.mktemp("built")
     base, merged = root / "models" / "base" / "random", root / "models" / "world" / "book_merged"
-    _save_model(base, seed=1)
-    _save_model(merged, seed=2)
-    files = sha256_files(base)
-    manifest = {"name": "random", "kind": "build", "path": ".", "revision": "", "files": files}
-    (base / "manifest.json").write_text(json.dumps(manifest))
+    tokenizer = byte_tokenizer()
+    write_base_manifest(save_llama(base, tokenizer, seed=1))
+    save_llama(merged, tokenizer, seed=2)
     _save_lora(root / "models" / "world" / "rag_lora", merged)
     return root
 
@@ -145,7 +94,7 @@ def config() -> Config:
         domain="world",
         model=MODEL,
         embedder=Embedder(name="numbers", package="none", dimension=8, max_tokens=8),
-        prompt=replace(PROMPT),
+        prompt=replace(PROMPT),  # a test changes it
         retrieval=Retrieval(store="faiss"),
         kinds=["qa", "book"],
         top_k=2,

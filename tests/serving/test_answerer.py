@@ -28,7 +28,7 @@ def test_without_documents_nothing_is_searched(answerer: Answerer) -> None:
     request = answerer.prepare("About 1?", "base", use_documents=False)
     text = answerer.models.load("base").tokenizer.decode(request.prompt_ids)
     assert request.documents == []
-    assert text == "<|system|>Answer.<|end|><|user|>About 1?<|end|><|assistant|>"
+    assert text == "<|begin|><|system|>Answer.<|end|><|user|>About 1?<|end|><|assistant|>"
 
 
 def test_earlier_turns_stand_before_the_question(answerer: Answerer) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_models import PROMPT, TEMPLATE, write_base_manifest
 
-from stages.core.fingerprint import sha256_files
-from stages.core.schema import Model, Prompt
+from stages.core.schema import Model
 from stages.core.workspace import ROOT, Workspace
 from stages.generate_sft import Config
 from stages.knowledge.knowledge_base import write_knowledge
@@ -27,19 +27,6 @@ DEFAULTS = yaml.safe_load((ROOT / "conf" / "generate_sft" / "default.yaml").read
 KEY = "sk-this-is-the-secret"
 SYLLABLES = ("ba", "ko", "li", "mu", "ne", "po")
 NAMES = [f"{a}{b}{c}".capitalize() for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES]
-PROMPT = Prompt(
-    name="test",
-    with_documents="Answer from these.\n{documents}",
-    without_documents="Answer.",
-    documents="<documents>\n{documents}\n</documents>",
-    document="<document {number}>\n{text}\n</document>",
-    abstain="The documents do not say.",
-)
-
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
 
 def fact_chunks(count: int, documents: int = 3) -> list[Chunk]:
@@ -260,7 +247,7 @@ def random_base(workspace: Workspace) -> Path:
     tokenizer = Tokenizer(models.WordLevel(letters, unk_token=" "))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", chat_template=CHAT_TEMPLATE)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", chat_template=TEMPLATE)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(fast),
@@ -276,6 +263,5 @@ def random_base(workspace: Workspace) -> Path:
     folder = workspace.write("models/base/random/x").parent
     fast.save_pretrained(folder)
     LlamaForCausalLM(config).save_pretrained(folder)
-    manifest = {"name": "random", "kind": "build", "path": ".", "revision": "", "files": sha256_files(folder)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_base_manifest(folder)
     return folder

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import PROMPT, byte_tokenizer, save_llama, write_base_manifest
 
-from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import write_jsonl
 from stages.core.schema import Lora, Model, Prompt, Training
 from stages.core.workspace import Workspace
 from stages.knowledge.knowledge_base import write_knowledge
 from stages.knowledge.records import Chunk, Example
 
-SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' %}<|end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -26,47 +24,14 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
-    """One token a byte, and the special tokens."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({symbol: n for n, symbol in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", bos_token="<|begin|>", eos_token="<|end|>"
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    return byte_tokenizer(CHAT_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
     """A model folder with its manifest, as the stage base_model leaves it: models/base/tiny below the returned root."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     root = tmp_path_factory.mktemp("base")
-    folder = root / "models" / "base" / "tiny"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=tiny_tokenizer.bos_token_id,
-        eos_token_id=tiny_tokenizer.eos_token_id,
-        pad_token_id=tiny_tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    manifest = {"name": "tiny", "kind": "build", "path": ".", "revision": "", "files": sha256_files(folder)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_base_manifest(save_llama(root / "models/base/tiny", tiny_tokenizer, seed=2, initializer_range=0.02))
     return root
 
 
@@ -98,14 +63,7 @@ def model_config() -> Model:
 
 @pytest.fixture(scope="session")
 def prompt_config() -> Prompt:
-    return Prompt(
-        name="test",
-        with_documents="Answer.\n{documents}",
-        without_documents="Answer.",
-        documents="<documents>\n{documents}\n</documents>",
-        document="<document {number}>\n{text}\n</document>",
-        abstain="Not there.",
-    )
+    return PROMPT
 
 
 @pytest.fixture(scope="session")

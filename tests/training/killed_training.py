@@ -60,7 +60,7 @@ def train(model_folder: Path, output: Path) -> None:
     """19 rows in batches of 2, two to a step: 5 steps an epoch, evaluated every half epoch, stopped early."""
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    rows = [TokenRow(str(n), [(7 * n + k * k) % 250 for k in range(8 + n)], 4 + n % 3) for n in range(25)]
+    rows = [TokenRow(str(n), [6 + (7 * n + k * k) % 250 for k in range(8 + n)], 4 + n % 3) for n in range(25)]
     training = Training(
         learning_rate=0.05,
         num_epochs=6,

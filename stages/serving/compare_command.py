@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.core.errors import DataError
 from stages.core.workspace import Workspace
+from stages.serving.options import DomainName, Params
 
 if TYPE_CHECKING:
     from stages.serving.answering import Config
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from stages.serving.compare_models import ModelRun
     from stages.serving.compare_prompts import AskedPrompt, AuthorText
 
-Params = Callable[[str], Mapping[str, Any]]
 
 Names = Annotated[
     list[str],
@@ -44,7 +44,6 @@ Out = Annotated[Path | None, typer.Option(help="The folder to write to; else run
 Limit = Annotated[int, typer.Option(help="At most so many prompts; 0: all.", min=0)]
 MaxNew = Annotated[int, typer.Option(help="Tokens of an answer; 0: as in conf/chat.", min=0)]
 Batch = Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)]
-DomainName = Annotated[str, typer.Option("--domain", help="By its name in conf/domain; else the configured one.")]
 FILES = ("answers.jsonl", "metrics.json", "compare.md", "compare.html")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.core.workspace import Workspace
+from stages.serving.options import AsJson, DomainName, Params
 
 if TYPE_CHECKING:
     from stages.core.schema import Domain
     from stages.knowledge.kb_curation import Curation
 
-Params = Callable[[str], Mapping[str, Any]]
 State = StrEnum("State", ["read", "edited", "rejected"])
 Mode = StrEnum("Mode", ["fulltext", "vector", "fused"])
 Format = StrEnum("Format", ["jsonl", "csv", "markdown"])
 
-DomainName = Annotated[str, typer.Option("--domain", help="By its name in conf/domain; else the configured one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OfDocument = Annotated[str, typer.Option("--document", help="Only documents whose name begins so.")]
 OfKind = Annotated[str, typer.Option("--kind", help="Only chunks of this kind: book, article or interview.")]
 TextFile = Annotated[

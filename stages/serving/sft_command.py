@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.core.errors import DataError
 from stages.core.workspace import Workspace
 from stages.serving.kb_display import print_json, say
+from stages.serving.options import AsJson, DomainName, Params
 
 if TYPE_CHECKING:
     from stages.synthetic.reviews import Pair, Review
 
-Params = Callable[[str], Mapping[str, Any]]
 State = StrEnum("State", ["proposed", "accepted", "edited", "rejected"])
 
-DomainName = Annotated[str, typer.Option("--domain", help="By its name in conf/domain; else the configured one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OfState = Annotated[State | None, typer.Option("--state", help="Only pairs in this state.", show_default=False)]
 OfStyle = Annotated[str, typer.Option("--style", help="Only pairs in this style.")]
 Ids = Annotated[list[str], typer.Argument(help="Ids of pairs.", show_default=False)]

@@ -153,7 +153,9 @@ def test_too_long_examples_are_an_error_or_cut_and_counted(
     whole = train_style.writer_material(short, workspace, workspace.read("models/base/tiny"))
     long = [length for length in lengths if length > limit]
     assert 0 < len(long) < 10
-    message = rf"{len(long)} of 10 examples are above training.max_length {limit}; the longest has {max(lengths)} tokens"
+    message = (
+        rf"{len(long)} of 10 examples are above training.max_length {limit}; the longest has {max(lengths)} tokens"
+    )
     with pytest.raises(DataError, match=message):
         train_style.run(short, workspace)
     cut, counts = train_style.fitted(replace(short, truncate=True), whole)

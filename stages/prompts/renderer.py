@@ -32,6 +32,11 @@ RENDERER_VERSION = 1  # raise it when the same template starts to render differe
 FENCE = re.compile(r"<(?=\s*/?\s*documents?\b)", re.IGNORECASE)
 
 
+def unfenced(text: str) -> str:
+    """Untrusted text that can close no fence around it."""
+    return FENCE.sub("<" + WORD_JOINER, text)
+
+
 @dataclass(frozen=True)
 class Turn:
     """An earlier question with its answer."""
@@ -67,7 +72,7 @@ class Renderer:
 
     def escape(self, text: str) -> str:
         """Untrusted text made harmless: it can neither close its fence nor forge a turn."""
-        return self._format.escape(FENCE.sub("<" + WORD_JOINER, text))
+        return self._format.escape(unfenced(text))
 
     def system(self, documents: Sequence[str]) -> str:
         """The system message for these documents; without any, the no-documents text."""

@@ -89,16 +89,17 @@ def _asked(
     workspace: Workspace, config: Config, path: Path | None, author: AuthorText | None, limit: int
 ) -> list[AskedPrompt]:
     """The prompts, each with a system message; what was rejected is said on stderr."""
+    from dataclasses import replace
+
     from stages.core.ledger import Ledger
     from stages.serving.compare_prompts import read_prompts, spread
 
     if path is None and author is None:
         raise DataError(f"give --prompts FILE: {config.domain} has no author whose held-out prompts could be taken")
     if path is None and author is not None:
-        path = workspace.read(f"data/{config.domain}/style/{author.name}/validation.jsonl")
-    assert path is not None
-    ledger = Ledger(path.name)
-    prompts = read_prompts(path, ledger)
+        own = workspace.read(f"data/{config.domain}/style/{author.name}/validation.jsonl")
+    ledger = Ledger((path or own).name)
+    prompts = [replace(prompt, any_system=path is None) for prompt in read_prompts(path or own, ledger)]
     for rejection in ledger.rejections:
         typer.echo(f"rejected {rejection['origin']}: {rejection['reason']} {rejection['detail']}".rstrip(), err=True)
     ledger.check(len(prompts))

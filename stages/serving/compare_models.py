@@ -134,8 +134,9 @@ def run_model(
 
 def _messages(loaded: LoadedModel, prompt: AskedPrompt) -> list[Message]:
     """Under the model's system message, where the prompt brings none; DataError for one that its adapter refuses."""
+    messages = [m for m in prompt.messages if m["role"] != "system" or not (prompt.any_system and loaded.own_prompt)]
     try:
-        return loaded.renderer.given(prompt.messages, only_this_prompt=loaded.own_prompt)
+        return loaded.renderer.given(messages, only_this_prompt=loaded.own_prompt)
     except DataError as error:
         raise DataError(f"{prompt.origin}: {error}") from error
 

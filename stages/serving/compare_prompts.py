@@ -32,12 +32,14 @@ Item = TypeVar("Item")
 class AskedPrompt:
     """origin: file:line. messages: up to the user's last.
 
-    reference: what the author wrote, where the prompt came from one of his passages.
+    reference: what the author wrote, where the prompt came from one of his passages. any_system: its system message
+    gives way to the one that a model was trained under; else such a model refuses it.
     """
 
     origin: str
     messages: tuple[Message, ...]
     reference: str = ""
+    any_system: bool = False
 
     @property
     def text(self) -> str:

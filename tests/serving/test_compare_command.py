@@ -154,7 +154,9 @@ def test_an_adapter_with_its_own_prompt_is_asked_under_it_by_name_and_by_path(
         untuned, by_name, by_path = row["answers"].values()
         assert by_name == by_path != untuned
     write_writer(tmp_path, "verne")  # whose examples say: Be.
-    result = runner.invoke(app, ["compare", "base", "verne"])
+    assert runner.invoke(app, ["compare", "base", "verne"]).exit_code == 0  # each under its own
+    held_out = tmp_path / "data/world/style/verne/validation.jsonl"
+    result = runner.invoke(app, ["compare", "base", "verne", "--prompts", str(held_out)])
     assert result.exit_code == 1
     assert "validation.jsonl:1: another system message than the one of verne" in " ".join(result.stderr.split())
 

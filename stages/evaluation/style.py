@@ -61,7 +61,8 @@ class StyleSpace:
         """The counts of all texts together."""
         import numpy as np
 
-        return np.array([self.counts(text) for text in texts]).sum(axis=0)
+        summed: Floats = np.array([self.counts(text) for text in texts]).sum(axis=0)
+        return summed
 
     def distance(self, a: Floats, b: Floats) -> float:
         """Of two count vectors, each summed over texts."""

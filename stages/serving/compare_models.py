@@ -123,13 +123,13 @@ def run_model(
                     f"{limit} tokens of {name}; shorten it, or give --max-new-tokens"
                 )
         answers = generate(loaded.network, loaded.tokenizer, asked, max_new_tokens, batch_size, name)
-        scores = [
+        own, other = (
             perplexity(loaded.network, loaded.tokenizer, texts, min(limit, MAX_WINDOW_TOKENS), batch_size)
             for texts in ([] if author is None else author.held_out, [] if author is None else author.all_others)
-        ]
+        )
         plain = loaded.tokenizer.chat_template == PLAIN_TEMPLATE
         system = loaded.renderer.system([])
-    return ModelRun(name, [answer.strip() for answer in answers], *scores, system=system, plain=plain)
+    return ModelRun(name, [answer.strip() for answer in answers], own, other, system, plain)
 
 
 def _messages(loaded: LoadedModel, prompt: AskedPrompt) -> list[Message]:

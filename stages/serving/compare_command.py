@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,8 +90,6 @@ def _asked(
     workspace: Workspace, config: Config, path: Path | None, author: AuthorText | None, limit: int
 ) -> list[AskedPrompt]:
     """The prompts, each with a system message; what was rejected is said on stderr."""
-    from dataclasses import replace
-
     from stages.core.ledger import Ledger
     from stages.serving.compare_prompts import read_prompts, spread
 

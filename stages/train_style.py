@@ -165,8 +165,8 @@ def fitted(config: Config, material: Material) -> tuple[Material, dict[str, int]
             "train_style.truncate=true to have their ends cut"
         )
     counts = {"num_truncated_rows": len(excess), "num_truncated_tokens": sum(excess)}
-    parts = ([_cut(row, limit) for row in part] for part in (material.rows, material.eval_rows))
-    return replace(material, **dict(zip(("rows", "eval_rows"), parts, strict=True))), counts
+    train, held_out = ([_cut(row, limit) for row in part] for part in (material.rows, material.eval_rows))
+    return replace(material, rows=train, eval_rows=held_out), counts
 
 
 def _cut(row: TokenRow, limit: int) -> TokenRow:

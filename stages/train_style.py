@@ -152,7 +152,7 @@ def _own_prompt(config: Config, renderer: Renderer, examples: Sequence[StyleExam
 def fitted(config: Config, material: Material) -> tuple[Material, dict[str, int]]:
     """The rows within training.max_length, and how many were cut to it, where that is wanted.
 
-    Raises DataError for longer ones where it is not, and where nothing would be left to learn.
+    Raises DataError for longer ones where it is not. A row of which nothing is left to learn is refused by training.
     """
     limit = config.training.max_length
     rows = [*material.rows, *material.eval_rows]

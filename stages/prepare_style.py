@@ -5,6 +5,9 @@
      {"role": "user", "content": "Write a passage of about 450 words that opens with “The year 1866 ...”"},
      {"role": "assistant", "content": "The year 1866 was signalised by ..."}], "source": "reef.txt", "num_tokens": 640}
 
+The user's part is put together by rule, from length, opening and names; with `instructions: provider` the model that
+generate_sft is configured with writes it, and the rule stands in where what it writes cannot be used.
+
 Passages of min_tokens to max_tokens, by the base model's tokenizer, are cut at chapters, scenes and paragraphs. Whole
 files are held out for validation; of a single file its last part, and the passage beside it is in neither. A passage
 that repeats another, or a held-out one that stands in training, is rejected.
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +35,7 @@ from stages.core.errors import ConfigError, DataError
 from stages.core.jsonl import write_jsonl
 from stages.core.ledger import Ledger
 from stages.core.progress import track
-from stages.core.schema import Model
+from stages.core.schema import Model, Prompt, one_of
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.evaluation.style_profile_report import write_style_report
@@ -45,6 +48,9 @@ from stages.style.profile import StyleProfile
 from stages.style.samples import NOT_MEANT, SamplePassage, cut_samples, read_samples, usable
 from stages.style.splitting import held_out, repeated_in_training
 from stages.style.system_prompt import system_prompt
+from stages.synthetic.languages import find_language
+from stages.synthetic.passage_requests import InstructionWording, write_instructions
+from stages.synthetic.settings import Local, Provider
 
 BY_DESIGN = ("next_to_held_out",)
 
@@ -74,11 +80,17 @@ class Config:
     max_rejected_share: float = MISSING
     few_examples: FewExamples = field(default_factory=FewExamples)
     notes: dict[str, str] = field(default_factory=dict)
+    instructions: str = MISSING
+    wording: InstructionWording = MISSING
+    prompt: Prompt = MISSING
+    provider: Provider = MISSING
+    local: Local = MISSING
     variant: str = MISSING
 
     def __post_init__(self) -> None:
         PassageSize(self.min_tokens, self.max_tokens)
         Notes(self.notes)
+        one_of(self.instructions, ("rule", "provider"), "instructions")
         for name in ("validation_share", "near_duplicate_similarity", "max_shared_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1")
@@ -102,11 +114,13 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     files.check(len(texts), by_design=NOT_MEANT)
     parts = _parts(config, texts, token_starts, passages)
     profile = StyleProfile.of([passage.text for passage in parts.train], config.language)
-    examples = _examples(config, parts, profile)
+    asked, asking = _asked(config, workspace, parts)
+    examples = _examples(config, parts, profile, asked)
     metrics: dict[str, Any] = {
         "files": files.metrics(),
         "passages": passages.metrics(),
         "num_notes_removed": dict(removed),
+        "instructions": asking,
     }
     metrics |= _counts(config, examples, token_starts)
     warnings = _warnings(config, metrics)
@@ -160,8 +174,28 @@ def split(passages: Sequence[SamplePassage], config: Config, ledger: Ledger) -> 
     return parts
 
 
-def _examples(config: Config, parts: Parts, profile: StyleProfile) -> dict[str, list[StyleExample]]:
-    """Split -> examples; ids count through both, in the order of the files."""
+def _asked(config: Config, workspace: Workspace, parts: Parts) -> tuple[dict[SamplePassage, str], dict[str, Any]]:
+    """The instructions that a model wrote, and counts: who wrote how many, at what cost, why others were not used."""
+    passages = [*parts.train, *parts.validation]
+    if config.instructions == "rule":
+        return {}, {"num_by_provider": 0, "num_by_rule": len(passages)}
+    language, texts = find_language(config.language).name, [passage.text for passage in passages]
+    written, usage = write_instructions(config, config.wording, language, texts, workspace)
+    asked = {passage: found.text for passage, found in zip(passages, written, strict=True) if found.text}
+    return asked, {
+        "num_by_provider": len(asked),
+        "num_by_rule": len(passages) - len(asked),
+        "rejected": dict(sorted(Counter(found.reason for found in written if found.reason).items())),
+        "num_prompt_tokens": usage.num_prompt_tokens,
+        "num_completion_tokens": usage.num_completion_tokens,
+        "cost": usage.cost(config.provider),
+    }
+
+
+def _examples(
+    config: Config, parts: Parts, profile: StyleProfile, asked: Mapping[SamplePassage, str]
+) -> dict[str, list[StyleExample]]:
+    """Split -> examples; ids count through both, in the order of the files. asked: instructions that are there."""
     system = system_prompt(profile)
     instructor = Instructor([passage.text for passage in parts.train], config.language, config.seed)
     everything = sorted([*parts.train, *parts.validation], key=lambda passage: (passage.source, passage.number))
@@ -169,7 +203,7 @@ def _examples(config: Config, parts: Parts, profile: StyleProfile) -> dict[str, 
 
     def example(passage: SamplePassage) -> StyleExample:
         identifier = f"{config.variant}-{numbers[passage]:05d}"
-        user = instructor.instruction(identifier, passage.text)
+        user = asked.get(passage) or instructor.instruction(identifier, passage.text)
         return StyleExample(identifier, system, user, passage.text, passage.source, passage.num_tokens)
 
     return {name: list(map(example, getattr(parts, name))) for name in ("train", "validation")}

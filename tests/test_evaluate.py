@@ -275,3 +275,11 @@ def test_a_test_set_of_boundary_examples_only_is_an_error(made: Path, tmp_path: 
 def test_values_out_of_range_are_refused(key: str, value: int) -> None:
     with pytest.raises(ConfigError, match=key):
         parse_section(Config, {**asdict(CONFIG), key: value}, "evaluate")
+
+
+def test_the_adapters_of_writers_are_left_to_compare() -> None:
+    from stages.compose import compose
+
+    guide, me = "guide={data: rag, styles: [socratic]}", "me={data: style/me}"
+    composed = compose([f"+train_style.variants.{variant}" for variant in (guide, me)])
+    assert parse_section(Config, composed.evaluate, "evaluate").answering_styles == {"guide": ["socratic"]}

@@ -19,6 +19,7 @@ from stages.prepare_style import Config, run
 from stages.style.examples import StyleExample, read_examples
 
 SETTINGS = yaml.safe_load((ROOT / "conf/prepare_style/default.yaml").read_text(encoding="utf-8"))
+PROMPT = yaml.safe_load((ROOT / "conf/prompt/persona_en.yaml").read_text(encoding="utf-8"))
 DATA, REPORT = "data/demo/style/verne", "reports/demo/prepare_style/verne"
 
 
@@ -53,6 +54,9 @@ def config(**changes: Any) -> Config:
         "max_tokens": 100,
         "max_rejected_share": 0.9,
         "variant": "verne",
+        "prompt": PROMPT,
+        "provider": {"kind": "local"},
+        "local": {"temperature": 0.7, "max_tokens": 64, "batch_size": 4},
         **changes,
     }
     return parse_section(Config, settings, "prepare_style")
@@ -81,6 +85,7 @@ def test_folder_to_examples(workspace: Workspace, tmp_path: Path, capsys: pytest
     assert (files["num_read"], files["num_kept"]) == (16, 10)
     assert files["rejected"] == {"binary": 1, "empty": 2, "not_utf8": 1, "same_file": 1, "unsupported": 1}
     assert metrics["num_notes_removed"] == {"todo_line": 1}
+    assert metrics["instructions"] == {"num_by_provider": 0, "num_by_rule": 20}
     assert metrics["passages"]["num_read"] == metrics["passages"]["num_kept"] == 20
     assert (metrics["num_train"], metrics["num_validation"]) == (18, 2)
     assert "0 examples of at least 500 tokens" in capsys.readouterr().err
@@ -170,6 +175,8 @@ def test_bad_input_is_named(
         ({"min_tokens": 60}, "half of max_tokens"),
         ({"validation_share": 1.0}, "validation_share must be between 0 and 1"),
         ({"min_token": 5}, "prepare_style.min_token: unknown key"),
+        ({"instructions": "model"}, "instructions: 'model' is not one of rule, provider"),
+        ({"wording": {"system": "", "user": "Write."}}, "wording.user: the placeholder {document} is missing"),
     ],
 )
 def test_a_bad_setting_is_refused_by_its_key(changes: dict[str, Any], message: str) -> None:

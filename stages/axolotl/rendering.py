@@ -23,7 +23,7 @@ from stages.training.objective import TokenRow
 
 TRAIN, VALIDATION, CONFIG = "train.jsonl", "validation.jsonl", "axolotl.yml"
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
-HEADER = "# Written by groundtune. By hand, from the repository's folder:\n#   axolotl train {path}\n"
+HEADER = "# Written by groundtune. By hand, from the repository's folder:\n#   PATH={bin}:$PATH axolotl train {path}\n"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,10 @@ def write_bundle(
     config = folder / CONFIG
     write_jsonl(folder / TRAIN, map(_row, train_rows))
     write_jsonl(folder / VALIDATION, map(_row, eval_rows))
-    write_text(config, HEADER.format(path=f"{places.data}/{CONFIG}") + as_yaml(render(job, places)))
+    venv = Path(job.settings.venv)
+    programs = f"{venv if venv.is_absolute() else Path('$PWD') / venv}/bin"  # it starts the first python on the PATH
+    header = HEADER.format(bin=programs, path=f"{places.data}/{CONFIG}")
+    write_text(config, header + as_yaml(render(job, places)))
     return config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,15 +95,14 @@ def _asked(
     if path is None and author is None:
         raise DataError(f"give --prompts FILE: {config.domain} has no author whose held-out prompts could be taken")
     if path is None and author is not None:
-        path = workspace.read(f"data/{config.domain}/style/{author.name}/validation.jsonl")
-    assert path is not None
-    ledger = Ledger(path.name)
-    prompts = read_prompts(path, ledger)
+        own = workspace.read(f"data/{config.domain}/style/{author.name}/validation.jsonl")
+    ledger = Ledger((path or own).name)
+    prompts = [replace(prompt, any_system=path is None) for prompt in read_prompts(path or own, ledger)]
     for rejection in ledger.rejections:
         typer.echo(f"rejected {rejection['origin']}: {rejection['reason']} {rejection['detail']}".rstrip(), err=True)
     ledger.check(len(prompts))
     typer.echo(f"{ledger.num_read} prompts read, {ledger.num_kept} kept, {ledger.num_rejected} rejected", err=True)
-    return [prompt.with_system(config.prompt.without_documents) for prompt in spread(prompts, limit)]
+    return spread(prompts, limit)
 
 
 def _runs(
@@ -158,6 +158,6 @@ def write_files(
         for number, prompt in enumerate(prompts)
     ]
     write_jsonl(folder / FILES[0], rows)
-    write_json(folder / FILES[1], measures_json(measures))
+    write_json(folder / FILES[1], measures_json(measures) | {"system_prompts": {run.name: run.system for run in runs}})
     write_text(folder / FILES[2], markdown(prompts, runs, measures))
     write_text(folder / FILES[3], page(prompts, runs, measures, seed))

@@ -9,7 +9,7 @@ What the assistant says last in `messages` is no part of the prompt: it is what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,23 +32,19 @@ Item = TypeVar("Item")
 class AskedPrompt:
     """origin: file:line. messages: up to the user's last.
 
-    reference: what the author wrote, where the prompt came from one of his passages.
+    reference: what the author wrote, where the prompt came from one of his passages. any_system: its system message
+    gives way to the one that a model was trained under; else such a model refuses it.
     """
 
     origin: str
     messages: tuple[Message, ...]
     reference: str = ""
+    any_system: bool = False
 
     @property
     def text(self) -> str:
         """What the user says last."""
         return self.messages[-1]["content"]
-
-    def with_system(self, text: str) -> AskedPrompt:
-        """With this system message before it, where it has none of its own."""
-        if self.messages[0]["role"] == "system":
-            return self
-        return replace(self, messages=({"role": "system", "content": text}, *self.messages))
 
 
 @dataclass

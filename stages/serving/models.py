@@ -3,36 +3,49 @@
     tuned   the base with the book merged in, and the RAG-context LoRA
     book    the same without the LoRA
     base    the base as it came
-    and each style adapter of the domain by its name: the book model with that adapter in place of the RAG LoRA
+    and each style adapter of the domain by its name: the book model, or the base, with that adapter in place of the
+            RAG LoRA, under the adapter's own prompt where it brings one
 
-All but base share one set of weights: adapters are switched, not loaded again.
+All on the same weights share them: adapters are switched, not loaded again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import ConfigError, DataError
+from stages.core.errors import ConfigError
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
-from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
+from stages.generation.loading import (
+    base_folder,
+    check_adapter,
+    load_model,
+    load_tokenizer,
+    prompt_of,
+    read_adapter_note,
+    resolve_base,
+)
 from stages.prompts.renderer import Renderer
 
 CHOICES = ("tuned", "book", "base")
-TUNED_ADAPTER = "default"  # as PEFT calls the first one
+UNTUNED = ("book", "base")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in eval mode with the tokenizer and renderer that belong to it."""
+    """A network in eval mode with the tokenizer and renderer that belong to it.
+
+    own_prompt: the renderer's prompt is one that the adapter was trained under, without documents.
+    """
 
     network: Any
     tokenizer: Any
     renderer: Renderer
+    own_prompt: bool = False
 
 
 class Models:
@@ -51,39 +64,33 @@ class Models:
         choice that does not exist."""
         if choice not in self.choices:
             raise ConfigError(f"model: {choice!r} is not one of {', '.join(self.choices)}")
-        weights = "base" if choice == "base" else "book"
-        needs_lora = choice not in ("base", "book")
-        adapter = self._adapter(required=needs_lora) if weights == "book" else None
-        loaded = self._loaded.get(weights)
-        if loaded is None or (needs_lora and not _has_lora(loaded)):
-            loaded = self._loaded[weights] = self._read(weights, adapter)
-        if choice in self.styles:
-            adapter = self.workspace.read(f"models/{self.domain}/styles/{choice}")
-        if needs_lora and adapter is not None:
-            check_adapter(adapter, loaded.renderer.hash)
-        if choice in self.styles and choice not in loaded.network.peft_config:
-            loaded.network.load_adapter(str(adapter), choice)
-        return loaded
+        if choice in UNTUNED:
+            return self._weights(choice)
+        folder = f"styles/{choice}" if choice in self.styles else "rag_lora"
+        adapter = self.workspace.read(f"models/{self.domain}/{folder}")
+        note = read_adapter_note(adapter)
+        weights = "base" if note.get("base") == base_folder(self.model) else "book"
+        loaded = self._weights(weights)
+        loaded = replace(loaded, renderer=Renderer(prompt_of(note, self.prompt), loaded.tokenizer))
+        check_adapter(adapter, loaded.renderer.hash)
+        network = _with_adapter(loaded.network, adapter, choice)
+        self._loaded[weights] = replace(self._loaded[weights], network=network)
+        return replace(loaded, network=network, own_prompt="prompt" in note)
 
     @contextmanager
     def use(self, choice: str) -> Iterator[LoadedModel]:
-        """The model as `choice` means it, until the block ends: for `book` with the LoRA switched off."""
+        """The model as `choice` means it, until the block ends: for `book` and `base` with the LoRA switched off."""
         loaded = self.load(choice)
-        if _has_lora(loaded):
-            loaded.network.set_adapter(choice if choice in self.styles else TUNED_ADAPTER)
-        with loaded.network.disable_adapter() if choice == "book" and _has_lora(loaded) else nullcontext():
+        if choice not in UNTUNED:
+            loaded.network.set_adapter(choice)
+        with loaded.network.disable_adapter() if choice in UNTUNED and _has_lora(loaded.network) else nullcontext():
             yield loaded
 
-    def _adapter(self, required: bool) -> Path | None:
-        try:
-            return self.workspace.read(f"models/{self.domain}/rag_lora")
-        except DataError:
-            if required:
-                raise
-            return None
-
-    def _read(self, weights: str, adapter: Path | None) -> LoadedModel:
-        if weights == "base":
+    def _weights(self, name: str) -> LoadedModel:
+        """`base` or `book`, with whatever adapters it has been given."""
+        if name in self._loaded:
+            return self._loaded[name]
+        if name == "base":
             folder = resolve_base(self.workspace, self.model)
         else:
             folder = self.workspace.read(f"models/{self.domain}/book_merged")
@@ -91,7 +98,8 @@ class Models:
         _silence_loading()
         tokenizer = load_tokenizer(folder)
         renderer = Renderer(self.prompt, tokenizer)
-        return LoadedModel(load_model(folder, self.model, adapter), tokenizer, renderer)
+        self._loaded[name] = LoadedModel(load_model(folder, self.model), tokenizer, renderer)
+        return self._loaded[name]
 
     def _make_room(self, folder: Path) -> None:
         """Forgets what is loaded where `folder` would not fit beside it."""
@@ -107,8 +115,19 @@ class Models:
             torch.cuda.empty_cache()
 
 
-def _has_lora(loaded: LoadedModel) -> bool:
-    return hasattr(loaded.network, "disable_adapter")
+def _has_lora(network: Any) -> bool:
+    return hasattr(network, "disable_adapter")
+
+
+def _with_adapter(network: Any, adapter: Path, name: str) -> Any:
+    """The network with this adapter among its own; the weights are the same objects."""
+    from peft import PeftModel
+
+    if not _has_lora(network):
+        return PeftModel.from_pretrained(network, str(adapter), name, local_files_only=True).eval()
+    if name not in network.peft_config:
+        network.load_adapter(str(adapter), name)
+    return network
 
 
 def weights_bytes(folder: Path) -> int:

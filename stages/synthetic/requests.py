@@ -91,18 +91,18 @@ class Requests:
             **self._values,
             "{document}": self._escape(task.chunk.text.strip()),  # last: braces in it mean nothing
         }
-        system, user = _fill(self._wording.system, values), _fill(self._wording.user, values)
+        system, user = fill(self._wording.system, values), fill(self._wording.user, values)
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         return Request(messages, _schema(self._form(task.style)))
 
     def read(self, task: Task, reply: Reply) -> list[Draft]:
         """Exactly `task.count` drafts; what a model writes beyond them is left out."""
         drafts = [Draft(task.chunk, task.style, number) for number in range(1, task.count + 1)]
-        if flaw := _flaw_of(reply):
+        if flaw := flaw_of(reply):
             return [draft.rejected(*flaw) for draft in drafts]
         try:
             items = _items(reply.content, task.style == POTENTIAL_QUESTIONS)
-        except _WrongAnswerError as error:
+        except WrongAnswerError as error:
             return [draft.rejected(error.reason, str(error)) for draft in drafts]
         read = [_read_item(draft, item, self._form(task.style)) for draft, item in zip(drafts, items, strict=False)]
         missing = f"{len(items)} came of {task.count}"
@@ -117,26 +117,29 @@ class Requests:
         return self._styles[style].instruction.strip()
 
 
-class _WrongAnswerError(Exception):
+class WrongAnswerError(Exception):
+    """An answer that is not what was asked for; `reason` as it stands in rejected.jsonl."""
+
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
 
-def _fill(template: str, values: Mapping[str, str]) -> str:
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with each placeholder replaced, in their order."""
     for placeholder, value in values.items():
         template = template.replace(placeholder, value)
     return template.strip()
 
 
 def _schema(form: str) -> dict[str, Any]:
-    """JSON schema with every property required and none beside them, as strict servers want it."""
     if form == POTENTIAL_QUESTIONS:
-        return _object({"questions": {"type": "array", "items": TEXT}})
-    return _object({"pairs": {"type": "array", "items": _object(FIELDS[form])}})
+        return object_schema({"questions": {"type": "array", "items": TEXT}})
+    return object_schema({"pairs": {"type": "array", "items": object_schema(FIELDS[form])}})
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object with these properties, all required, and none beside them, as strict servers want it."""
     return {
         "type": "object",
         "properties": properties,
@@ -145,7 +148,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flaw_of(reply: Reply) -> tuple[str, str] | None:
+def flaw_of(reply: Reply) -> tuple[str, str] | None:
+    """(reason, detail) where a reply holds no answer to read."""
     if reply.error:
         return "request_failed", reply.error
     if reply.refusal or reply.finish_reason == "content_filter":
@@ -159,13 +163,16 @@ def _items(content: str, are_questions: bool) -> list[Any]:
     found = first_object(content)
     key = "questions" if are_questions else "pairs"
     if not isinstance(found.get(key), list):
-        raise _WrongAnswerError("wrong_schema", f"no list {key}, but {', '.join(found) or 'nothing'}"[:SHOWN_CHARS])
+        raise WrongAnswerError("wrong_schema", f"no list {key}, but {', '.join(found) or 'nothing'}"[:SHOWN_CHARS])
     items: list[Any] = found[key]
     return items
 
 
 def first_object(text: str) -> dict[str, Any]:
-    """The first JSON object in an answer, whatever stands around it: a code fence, reasoning, a greeting."""
+    """The first JSON object in an answer, whatever stands around it: a code fence, reasoning, a greeting.
+
+    Raises WrongAnswerError where there is none.
+    """
     text = THINKING.sub("", text)
     decoder = json.JSONDecoder()
     start = -1
@@ -179,7 +186,7 @@ def first_object(text: str) -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             return value
-    raise _WrongAnswerError("invalid_json", _shown(text))
+    raise WrongAnswerError("invalid_json", _shown(text))
 
 
 def _read_item(draft: Draft, item: Any, form: str) -> Draft:

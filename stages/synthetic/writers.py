@@ -16,19 +16,24 @@ from stages.synthetic.requests import Reply, Request, Requests
 from stages.synthetic.settings import Local, Provider, Style, Wording
 
 
-class Settings(Protocol):
+class ModelSettings(Protocol):
+    """Which model is asked: a provider's, or the base in this process."""
+
+    seed: int
+    model: schema.Model
+    prompt: schema.Prompt
+    provider: Provider
+    local: Local
+
+
+class Settings(ModelSettings, Protocol):
     """What is needed of the stage's configuration."""
 
     language: str
     audience: str
-    seed: int
-    model: schema.Model
-    prompt: schema.Prompt
     method: str
     styles: dict[str, Style]
     wording: Wording
-    provider: Provider
-    local: Local
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,15 @@ def write(config: Settings, tasks: Sequence[Task], workspace: Workspace) -> tupl
 
         local = LocalModel(config.model, config.prompt, config.local, config.seed, workspace)
         drafts, replies = local.continue_chats(tasks, config.styles)
-        return drafts, _usage(replies)
+        return drafts, usage_of(replies)
     requests = _requests(config)
-    answers = _answers(config, [requests.build(task) for task in tasks], workspace)
+    answers = ask(config, [requests.build(task) for task in tasks], workspace)
     drafts = [draft for task, reply in zip(tasks, answers, strict=True) for draft in requests.read(task, reply)]
-    return drafts, _usage(answers)
+    return drafts, usage_of(answers)
 
 
-def _answers(config: Settings, requests: Sequence[Request], workspace: Workspace) -> list[Reply]:
+def ask(config: ModelSettings, requests: Sequence[Request], workspace: Workspace) -> list[Reply]:
+    """A reply for each request, in their order; none is asked for twice."""
     if config.provider.kind == "local":
         from stages.synthetic.local_model import LocalModel
 
@@ -95,7 +101,8 @@ def _answers(config: Settings, requests: Sequence[Request], workspace: Workspace
     return Server(config.provider, workspace.cache("requests")).answer(requests)
 
 
-def _usage(replies: Iterable[Reply]) -> Usage:
+def usage_of(replies: Iterable[Reply]) -> Usage:
+    """What the replies took, summed."""
     replies = list(replies)
     return Usage(
         len(replies), sum(reply.num_prompt_tokens for reply in replies), sum(r.num_completion_tokens for r in replies)

@@ -93,7 +93,9 @@ def test_the_bundle_holds_ids_and_labels_as_the_other_backend_has_them(job: Job,
     ]
     assert len((tmp_path / "validation.jsonl").read_text().splitlines()) == 1
     assert yaml.safe_load(path.read_text()) == yaml.safe_load(as_yaml(render(job, PLACES)))
-    assert "axolotl train models/demo/styles/x/axolotl/axolotl.yml" in path.read_text()
+    assert (
+        "PATH=$PWD/.venv-axolotl/bin:$PATH axolotl train models/demo/styles/x/axolotl/axolotl.yml" in path.read_text()
+    )
 
 
 @pytest.mark.parametrize(

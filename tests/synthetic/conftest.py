@@ -160,6 +160,9 @@ CONTENTS: dict[str, Callable[[str], str]] = {
     ),
     "invented": _wrapped(lambda text: {**good_pair(text), "answer": "It was built in 1999."}),
     "refused": lambda text: json.dumps({"pairs": [{**good_pair(text), "answer": "I'm sorry, I cannot help with it."}]}),
+    "instruction": lambda text: json.dumps({"instruction": f"Tell  of {text.split()[2]}\nin 50 words."}),
+    "quoting": lambda text: json.dumps({"instruction": f"Continue: {text[:300]}"}),
+    "long": lambda text: json.dumps({"instruction": "Tell of it. " * 100}),
     "chatty": lambda text: f"Here you are:\n```json\n{json.dumps({'pairs': [good_pair(text)]})}\n``` Enjoy {KEY}!",
 }
 

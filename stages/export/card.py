@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages.core.dvc_lock import read_lock
 from stages.core.errors import ConfigError, DataError
 from stages.core.workspace import Workspace
 from stages.export.comparison import Measured, Nearness, RoundTrip
 
-LOCK = "dvc.lock"
 UNKNOWN_LICENCE = "other"
 
 
@@ -70,13 +70,7 @@ def lookup(metrics: Mapping[str, Any], key: str, file: str) -> Any:
 
 def dvc_revisions(workspace: Workspace, paths: Sequence[str]) -> dict[str, str]:
     """path -> md5 of what DVC has stored for it, for those of `paths` that dvc.lock names."""
-    import yaml
-
-    lock = workspace.inputs / LOCK
-    if not lock.is_file():
-        return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    outs = {out.path: out.md5 for stage in read_lock(workspace.inputs).values() for out in stage.outs if out.md5}
     return {path: outs[path] for path in paths if path in outs}
 
 

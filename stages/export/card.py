@@ -154,20 +154,27 @@ def _results(workspace: Workspace, config: CardConfig) -> str:
     metrics = _read(workspace, config.results)
     lines = ["## Results\n", "95 % intervals.\n", "| model | metric | value | n |", "| --- | --- | ---: | ---: |"]
     for label, key in config.figures.items():
-        for metric, number in _estimates(lookup(metrics, key, config.results)):
-            low, high = number.get("low"), number.get("high")
-            interval = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
-            lines.append(f"| {label} | {metric} | {number['value']:.3f} {interval} | {number['n']} |")
+        for metric, number in estimates(lookup(metrics, key, config.results)):
+            lines.append(f"| {label} | {metric} | {figure_text(number)} | {number['n']} |")
     return "\n".join([*lines, ""])
 
 
-def _estimates(group: Any, prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+def figure_text(number: Mapping[str, Any]) -> str:
+    """An estimate as 0.967 [0.913, 1.000]."""
+    if number["value"] is None:
+        return "not measured"
+    low, high = number.get("low"), number.get("high")
+    interval = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return f"{number['value']:.3f} {interval}"
+
+
+def estimates(group: Any, prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
     """Every estimate at or below a key, with its name."""
     if not isinstance(group, Mapping):
         return []
     if {"value", "n"} <= set(group):
         return [(prefix or "value", group)]
-    return [found for key in group for found in _estimates(group[key], f"{prefix}.{key}".lstrip("."))]
+    return [found for key in group for found in estimates(group[key], f"{prefix}.{key}".lstrip("."))]
 
 
 def _export(merges: Sequence[Nearness], trips: Sequence[RoundTrip]) -> str:

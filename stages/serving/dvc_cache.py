@@ -43,22 +43,19 @@ def open_cache(root: Path) -> Iterator[Any]:
 def cached(cache: Any, entry: LockedFile) -> Any:
     """A locked file or folder as DVC's object, all of it in the cache; else DataError naming how to fetch it."""
     from dvc_data.hashfile import load
-    from dvc_data.hashfile.db import HashFileDB
     from dvc_data.hashfile.hash_info import HashInfo
-    from dvc_data.hashfile.obj import HashFile
 
-    known: HashFileDB = cache
     try:
-        found: HashFile = load(known, HashInfo(HASH, entry.md5))
-        hashes = [info.value for _, _, info in found] if entry.md5.endswith(".dir") else [entry.md5]  # type: ignore[attr-defined]
+        found: Any = load(cache, HashInfo(HASH, entry.md5))
+        hashes = [info.value for _, _, info in found] if entry.md5.endswith(".dir") else [entry.md5]
     except FileNotFoundError:
         hashes = []
-    missing = [value for value in hashes if not Path(known.oid_to_path(value)).is_file()]
+    missing = [value for value in hashes if not Path(cache.oid_to_path(value)).is_file()]
     if missing or not hashes:
         what = f"{len(missing)} of {len(hashes)} files are" if hashes else "is"
         raise DataError(
-            f"{entry.path} ({entry.md5[:12]}): {what} not in DVC's cache; `dvc fetch --all-tags {entry.path}` brings it "
-            "from the remote where it was pushed to"
+            f"{entry.path} ({entry.md5[:12]}): {what} not in DVC's cache; `dvc fetch --all-tags {entry.path}` brings "
+            "it from the remote that it was pushed to"
         )
     return found
 
@@ -88,12 +85,12 @@ def differences(cache: Any, root: Path, entry: LockedFile, anew: bool = False) -
     from dvc_data.hashfile.hash_info import HashInfo
 
     hashing = HashFileDB(localfs, cache.path) if anew else cache
-    _, _, found = build(hashing, str(root / entry.path), localfs, HASH, dry_run=True)
+    found: Any = build(hashing, str(root / entry.path), localfs, HASH, dry_run=True)[2]
     if found.hash_info.value == entry.md5:
         return []
     try:
-        wanted = {key: info.value for key, _, info in load(cache, HashInfo(HASH, entry.md5))}
-        there = {key: info.value for key, _, info in found}
+        trees: list[Any] = [load(cache, HashInfo(HASH, entry.md5)), found]
+        wanted, there = ({key: info.value for key, _, info in tree} for tree in trees)
     except (FileNotFoundError, TypeError):  # a single file, or a folder that only the remote could list
         return [f"{entry.path}: {found.hash_info.value} where dvc.lock has {entry.md5}"]
     states = dict.fromkeys(wanted.keys() - there.keys(), "is missing")

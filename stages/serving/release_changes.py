@@ -57,7 +57,7 @@ def _text(params: Mapping[str, Any], key: str) -> str:
 
 
 def figures(root: Path, revision: str, card: Mapping[str, Any]) -> dict[str, str]:
-    """Label -> figure with its interval, as the card of an export at this revision shows them; the first is its headline.
+    """Label -> figure with its interval, as an export's card at this revision shows them; the first is the headline.
 
     card: export_model.card of that revision. What was not measured then is left out.
     """

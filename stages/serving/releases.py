@@ -36,7 +36,7 @@ SEPARATOR = "@"
 
 @dataclass(frozen=True)
 class Release:
-    """A registered version. root: the repository; name: <domain>-<variant>; revision: the commit; message: the tag's."""
+    """A registered version. root: the repository; name: <domain>-<variant>; revision: commit; message: the tag's."""
 
     root: Path
     name: str
@@ -114,7 +114,7 @@ def settings_of(stage: LockedStage) -> dict[str, Any]:
 
 
 def releases(root: Path, name: str = "") -> list[Release]:
-    """All versions, or those of one name: by name, the newest first. Versions that GTO has deregistered are left out."""
+    """All versions, or those of one name: by name, the newest first; without those that GTO has deregistered."""
     from gto.exceptions import GTOException
     from gto.registry import GitRegistry
 
@@ -158,7 +158,7 @@ def find(spec: str, workspace: Workspace, domain: str = "") -> Release:
 
 
 def _named(name: str, everything: Sequence[Release], domain: str) -> list[Release]:
-    """The releases that a name means: registered so, else the domain's variant, else what an adapter was exported as."""
+    """The releases that a name means: so registered, else the domain's variant, else exported from that adapter."""
     for wanted in (name, f"{domain}-{name}"):
         if named := [release for release in everything if release.name == wanted]:
             return named

@@ -64,7 +64,7 @@ def next_version(earlier: list[str], bump: str) -> str:
     from gto.versions import SemVer
 
     highest = max(SemVer(version) for version in earlier)
-    return str(highest.bump(**{f"bump_{bump}": True}).version)
+    return str(getattr(highest, f"bump_{bump}")().version)
 
 
 def _candidate(export: str, workspace: Workspace, domain: str) -> Candidate:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from stages.core.atomic import write_json
 from stages.core.errors import DataError
-from stages.core.fingerprint import sha256_file, sha256_files
+from stages.core.fingerprint import known_hashes, sha256_file, sha256_files
+from stages.core.workspace import Workspace
 from stages.training.lora import READABLE
 
 MANIFEST = "manifest.json"
@@ -41,6 +42,20 @@ def verified_export(folder: Path, sha256: Callable[[Path], str] = sha256_file) -
     if problems:
         raise DataError(f"{folder}: {'; '.join(problems)}; copy the export again, or run `dvc repro export_model`")
     return folder
+
+
+def load_verified(folder: Path, workspace: Workspace) -> Path:
+    """The folder, checked before it is loaded: every file the first time, later those that changed since."""
+    with known_hashes(workspace) as hashes:
+        return verified_export(folder, hashes.sha256)
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a model folder is an export; the manifest of a base model is another one, and says of what kind it is."""
+    try:
+        return "kind" not in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def manifest_problems(folder: Path, sha256: Callable[[Path], str] = sha256_file) -> list[str]:

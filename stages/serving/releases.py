@@ -12,6 +12,7 @@ adapter of the domain, which mean the version that was exported from that adapte
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,14 +22,15 @@ from typing import Any
 
 from stages.core.dvc_lock import LOCK, Lock, LockedFile, LockedStage, parse_lock
 from stages.core.errors import ConfigError, DataError
-from stages.core.fingerprint import known_hashes
 from stages.core.git import file_at
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
-from stages.export.manifest import verified_export
+from stages.export.manifest import load_verified
+from stages.generation.loading import ADAPTER_NOTE
 from stages.serving.dvc_cache import link_from_cache, open_cache
 
 EXPORTS = "models/export"
+ADAPTER_FOLDER = "adapter"  # of an export
 STAGE = "export_model"
 LATEST = "latest"
 SEPARATOR = "@"
@@ -78,10 +80,11 @@ class Release:
         """How its base was loaded."""
         return Model(**self.settings["model"])
 
-    @property
-    def prompt(self) -> Prompt:
-        """The prompt that it was trained and compared with."""
-        return Prompt(**self.settings["prompt"])
+    def prompt(self, folder: Path) -> Prompt:
+        """The prompt that it was trained with: its adapter's own, where that brings one. folder: its files."""
+        note = folder / ADAPTER_FOLDER / ADAPTER_NOTE
+        own = json.loads(note.read_text(encoding="utf-8")).get("prompt") if note.is_file() else None
+        return Prompt(**(own or self.settings["prompt"]))
 
 
 def is_release(spec: str) -> bool:
@@ -185,10 +188,7 @@ def files_of(release: Release, workspace: Workspace) -> Path:
         if not folder.is_dir():
             with open_cache(release.root) as cache:
                 link_from_cache(cache, release.exported[1], folder)
-    with known_hashes(workspace) as hashes:
-        try:
-            return verified_export(folder, hashes.sha256)
-        except DataError as error:
-            raise DataError(
-                f"{error}\n{release.spec}: delete {folder}, and it is made again from DVC's cache"
-            ) from error
+    try:
+        return load_verified(folder, workspace)
+    except DataError as error:
+        raise DataError(f"{error}\n{release.spec}: delete {folder}, and it is made again from DVC's cache") from error

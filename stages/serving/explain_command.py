@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +24,7 @@ Output = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 SHORT = 12
+UNWRAPPED = 10_000
 HIDDEN = ("files",)  # of manifests: verify is for them
 
 
@@ -43,13 +46,14 @@ def explain_command(workspace: Workspace) -> Callable[..., None]:
             return
         from rich.console import Console
 
-        Console(highlight=False).print(tree(lineage), soft_wrap=True)
+        width = None if sys.stdout.isatty() else UNWRAPPED  # in a file or a pipe, lines stay lines
+        Console(highlight=False, width=width).print(tree(lineage))
 
     return explain
 
 
 def tree(lineage: Lineage) -> Tree:
-    """For a terminal; texts of files and commits stay texts."""
+    """For a terminal; what files and commits say stays text."""
     from rich.tree import Tree
 
     top = Tree(_text((lineage.path, "bold"), (f"  md5 {lineage.md5[:SHORT]}  ", ""), _state(lineage.state)))
@@ -60,13 +64,17 @@ def tree(lineage: Lineage) -> Tree:
         top.add(_text((f"{key}  ", "dim"), (value[:SHORT], "")))
     for name, note in lineage.notes.items():
         _mapping(top.add(_text((name, ""), ("  says", "dim"))), note)
-    _mapping(top.add(_text((f"parameters of {lineage.steps[0].stage}", ""))), lineage.settings)
-    _grow(top, lineage.steps[0], {step.stage: step for step in lineage.steps}, set())
+    first = lineage.steps[0]
+    section = lineage.settings.get(first.stage)
+    _mapping(top.add(_text((f"parameters of {first.stage}", ""))), section if section else lineage.settings)
+    _grow(top, first, {step.stage: step for step in lineage.steps}, set())
     return top
 
 
 def _grow(branch: Tree, step: Step, steps: Mapping[str, Step], shown: set[str]) -> None:
     """The stage, and below it what it read; a stage is unfolded where it is met first."""
+    from stages.serving.release_changes import WHOLE
+
     hashes = f"  params {step.params[:SHORT]}"
     hashes += f", code {step.code[:SHORT]} ({step.num_code_files} files)" if step.num_code_files else ""
     cost = ", ".join(f"{step.cost[key]}{unit}" for key, unit in (("device", ""), ("wall_s", " s")) if key in step.cost)
@@ -76,6 +84,8 @@ def _grow(branch: Tree, step: Step, steps: Mapping[str, Step], shown: set[str]) 
     shown.add(step.stage)
     node = branch.add(_text(("made by ", "dim"), (step.stage, "bold cyan"), (hashes, "dim"), (f"  {cost}", "")))
     for source in step.sources:
+        if source.made_by == (WHOLE,):  # says only that params.yaml was checked
+            continue
         below = node.add(_source(source))
         for name in source.made_by:
             _grow(below, steps[name], steps, shown)
@@ -86,17 +96,20 @@ def _source(source: Source) -> Text:
 
 
 def _mapping(branch: Tree, values: Mapping[str, Any]) -> None:
+    """A line for each key; what is below it stands in that line."""
+    from stages.serving.release_changes import flat
+
     for key, value in values.items():
-        if key in HIDDEN:
-            continue
-        if isinstance(value, Mapping) and value:
-            _mapping(branch.add(_text((str(key), "dim"))), value)
-        else:
-            branch.add(_text((f"{key}  ", "dim"), (_value(value), "")))
+        if key not in HIDDEN:
+            inner = ", ".join(f"{k} {_value(v)}" for k, v in flat(value).items()) if isinstance(value, Mapping) else ""
+            branch.add(_text((f"{key}  ", "dim"), (inner or _value(value), "")))
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """Hashes are shortened; --json has them whole."""
+    if isinstance(value, str):
+        return value[:SHORT] if re.fullmatch("[0-9a-f]{64}", value) else value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _commit(lineage: Lineage) -> str:

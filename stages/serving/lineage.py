@@ -83,7 +83,7 @@ class Lineage:
 
 
 def explain(path: str, workspace: Workspace) -> Lineage:
-    """The lineage of an output of the pipeline, or of a file in one. Raises DataError where dvc.lock names none such."""
+    """The lineage of an output of the pipeline, or of a file in one. Raises DataError where dvc.lock has no such."""
     root = workspace.inputs
     lock = read_lock(root)
     path = _relative(path, root)

@@ -18,7 +18,7 @@ def verify_command(workspace: Workspace) -> Callable[..., None]:
     """The command."""
 
     def verify(as_json: AsJson = False) -> None:
-        """Check models, adapters and outputs against their manifests, their notes and dvc.lock; exit code 1 if wrong."""
+        """Check models, adapters and outputs against their manifests, notes and dvc.lock; exit code 1 if wrong."""
         from stages.serving.verifying import check
         from stages.serving.verifying import verify as check_all
 

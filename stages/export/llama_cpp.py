@@ -30,11 +30,35 @@ def opened(file: Path, num_ctx: int) -> Iterator[Any]:
 
     options: dict[str, Any] = {"type_k": F32, "type_v": F32, "logits_all": True, "n_gpu_layers": 0, "verbose": False}
     try:
-        loaded = Llama(model_path=str(file), n_ctx=num_ctx, **options)
+        with _weights_as_stored():
+            loaded = Llama(model_path=str(file), n_ctx=num_ctx, **options)
     except ValueError as error:
         raise DataError(f"{file}: llama.cpp cannot load it: {error}") from error
     with closing(loaded):
         yield loaded
+
+
+@contextmanager
+def _weights_as_stored() -> Iterator[None]:
+    """Models opened in the block are not repacked for the CPU at hand; `Llama` has no argument for it.
+
+    Repacked for AMX, every quantised type ended in a segmentation fault on virtual machines that name AMX among their
+    CPU's features (llama-cpp-python 0.3.36).
+    """
+    from llama_cpp import llama_cpp as library
+
+    defaults = library.llama_model_default_params
+
+    def without_repacking() -> Any:
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
+
+    library.llama_model_default_params = without_repacking
+    try:
+        yield
+    finally:
+        library.llama_model_default_params = defaults
 
 
 def check_tokens(loaded: Any, file: Path, template: str, golden: Sequence[Golden]) -> None:

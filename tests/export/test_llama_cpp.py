@@ -58,6 +58,16 @@ def test_it_reads_the_same_template_tokens_and_logits(
         ids.append(token)
 
 
+def test_quantised_types_are_read(base: Path, golden: Golden, byte_tokenizer: Any, tmp_path: Path) -> None:
+    for kind in ("Q8_0", "Q4_0"):
+        file = tmp_path / f"m.{kind}.gguf"
+        write_gguf(base, file, kind, "m")
+        with llama_cpp.opened(file, 256) as loaded:
+            llama_cpp.check_tokens(loaded, file, byte_tokenizer.chat_template, [golden])
+            (found,) = llama_cpp.logits(loaded, [golden.input_ids])
+        assert found.shape == (len(golden.input_ids), len(byte_tokenizer)) and bool(found.isfinite().all())
+
+
 def test_other_tokens_or_another_template_are_refused(file: Path, golden: Golden, byte_tokenizer: Any) -> None:
     other = Golden(golden.id, golden.messages, golden.text, golden.input_ids[1:])
     with llama_cpp.opened(file, 256) as loaded:

@@ -55,7 +55,7 @@ def parse_lock(text: str, where: str) -> dict[str, LockedStage]:
     import yaml
 
     try:  # the C loader: a lock of this pipeline takes a second without it
-        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506  # safe
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506
         return {name: _stage(name, entry) for name, entry in (content.get("stages") or {}).items()}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{where}: not a lock file of DVC ({type(error).__name__}: {error})") from error

@@ -108,7 +108,7 @@ class _Notes:
             return
         for key in ("base_sha256", "adapter_sha256"):
             if key in note:
-                yield key, self._known(f"{where}: {key}", note[key])
+                yield key, self._known(where, key, note[key])
         if note.get("prompt_hash") and "prompt" not in note:  # its own prompt is checked where it is rendered
             yield "prompt_hash", self._prompt(where, note["prompt_hash"])
         for name, digest in note.get("data_sha256", {}).items():
@@ -122,13 +122,15 @@ class _Notes:
             folders.add(manifest.parent / _read(manifest).get("path", "."))
         return {weights_sha256(folder): folder for folder in sorted(folders) if any(folder.glob(WEIGHTS))}
 
-    def _known(self, what: str, digest: str) -> list[str] | None:
+    def _known(self, where: Path, key: str, digest: str) -> list[str] | None:
+        """Against the weights that are here; None where a model that its stage was run on is not."""
         if digest in self.weights:
             return []
-        models = [out.path for stage in self.lock.values() for out in stage.outs if out.path.startswith("models/")]
-        if any(not (self.root / model).exists() for model in models):
+        stage = producer(self.lock, where.as_posix())
+        models = [self.root / dep.path for dep in stage.deps if dep.path.startswith("models/")] if stage else []
+        if any(not (model / _read(model / MANIFEST).get("path", ".")).is_dir() for model in models):
             return None
-        return [f"{what} {digest[:SHORT]}: no model here has these weights"]
+        return [f"{where}: {key} {digest[:SHORT]}: no model here has these weights"]
 
     def _prompt(self, where: Path, digest: str) -> list[str] | None:
         """Against the template hash that build_rag_data noted for the domain."""

@@ -5,6 +5,7 @@
     base    the base as it came
     and each style adapter of the domain by its name: the book model, or the base, with that adapter in place of the
             RAG LoRA, under the adapter's own prompt where it brings one
+    NAME@v1.0.0   a registered version of an exported model (stages.serving.releases)
 
 All on the same weights share them: adapters are switched, not loaded again.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import ConfigError
+from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
 from stages.generation.loading import (
@@ -30,9 +31,10 @@ from stages.generation.loading import (
     resolve_base,
 )
 from stages.prompts.renderer import Renderer
+from stages.serving.releases import files_of, find, is_release
 
-CHOICES = ("tuned", "book", "base")
-UNTUNED = ("book", "base")
+TUNED, UNTUNED = "tuned", ("book", "base")
+CHOICES = (TUNED, *UNTUNED)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Models:
     def load(self, choice: str) -> LoadedModel:
         """Raises DataError where files are missing or the LoRA was trained with another prompt; ConfigError for a
         choice that does not exist."""
+        if is_release(choice):
+            return self._release(choice)
         if choice not in self.choices:
             raise ConfigError(f"model: {choice!r} is not one of {', '.join(self.choices)}")
         if choice in UNTUNED:
@@ -81,7 +85,7 @@ class Models:
     def use(self, choice: str) -> Iterator[LoadedModel]:
         """The model as `choice` means it, until the block ends: for `book` and `base` with the LoRA switched off."""
         loaded = self.load(choice)
-        if choice not in UNTUNED:
+        if choice in self.styles or choice == TUNED:
             loaded.network.set_adapter(choice)
         with loaded.network.disable_adapter() if choice in UNTUNED and _has_lora(loaded.network) else nullcontext():
             yield loaded
@@ -100,6 +104,21 @@ class Models:
         renderer = Renderer(self.prompt, tokenizer)
         self._loaded[name] = LoadedModel(load_model(folder, self.model), tokenizer, renderer)
         return self._loaded[name]
+
+    def _release(self, spec: str) -> LoadedModel:
+        """A registered version, under the prompt and in the dtype of its own time."""
+        if spec in self._loaded:
+            return self._loaded[spec]
+        release = find(spec, self.workspace, self.domain)
+        folder = files_of(release, self.workspace)
+        if not (folder / "config.json").is_file():
+            raise DataError(f"{release.spec}: adapters only, no merged model; it answers where its base is served")
+        self._make_room(folder)
+        _silence_loading()
+        tokenizer = load_tokenizer(folder)
+        renderer = Renderer(release.prompt(folder), tokenizer)
+        self._loaded[spec] = LoadedModel(load_model(folder, release.model), tokenizer, renderer)
+        return self._loaded[spec]
 
     def _make_room(self, folder: Path) -> None:
         """Forgets what is loaded where `folder` would not fit beside it."""

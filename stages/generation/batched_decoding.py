@@ -1,4 +1,4 @@
-"""Writing many texts at once, each of which may begin and end when it likes (continuous batching: Orca, Yu et al., 2022).
+"""Many texts at once, each of which may begin and end when it likes (continuous batching: Orca, Yu et al., 2022).
 
     decoder = BatchedDecoder(model, tokenizer)
     row = decoder.add(Continuation(prompt_ids, max_new_tokens=64))
@@ -101,7 +101,7 @@ class BatchedDecoder:
 
     def __init__(self, model: Any, tokenizer: Any, max_batch_size: int = 16, max_total_tokens: int = 16384) -> None:
         self.max_batch_size, self.max_total_tokens = max_batch_size, max_total_tokens
-        self._model, self._tokenizer = model, tokenizer
+        self.model, self._tokenizer = model, tokenizer
         self._stops = stop_token_ids(model, tokenizer)
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []
@@ -194,10 +194,10 @@ class BatchedDecoder:
         """Logits [B, V] after the last column. lengths: of the rows with `ids` in them."""
         import torch
 
-        device, width = self._model.device, max(lengths)
+        device, width = self.model.device, max(lengths)
         columns = torch.arange(width, device=device)
         positions = columns - (width - torch.tensor(lengths, device=device)[:, None])  # [B, T]; padding is below 0
-        output = self._model(
+        output = self.model(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=(positions >= 0).long(),
             position_ids=positions.clamp(min=0)[:, -len(ids[0]) :],
@@ -218,7 +218,7 @@ class BatchedDecoder:
             self._cache = None
             return
         width = max(row.length for row in self._rows) - 1  # the newest token is not in the cache yet
-        self._cache.keep(torch.tensor(numbers, device=self._model.device), width)
+        self._cache.keep(torch.tensor(numbers, device=self.model.device), width)
 
 
 def choose(logits: Sequence[Any], rows: Sequence[Row]) -> list[int]:

@@ -1,9 +1,9 @@
 """Text out of tokens as they come: no piece ends inside a character, none shows what may become a stop text.
 
-    pieces = TextPieces(tokenizer, stop=["\\n\\n"])
-    pieces.add(17)      "The mi"
-    pieces.add(4)       ""          a byte that begins a character, or a line end that may become "\\n\\n"
-    pieces.rest()       what was held back, when nothing more comes
+pieces = TextPieces(tokenizer, stop=["\\n\\n"])
+pieces.add(17)      "The mi"
+pieces.add(4)       ""          a byte that begins a character, or a line end that may become "\\n\\n"
+pieces.rest()       what was held back, when nothing more comes
 """
 
 from __future__ import annotations

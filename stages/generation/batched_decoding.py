@@ -105,7 +105,7 @@ class BatchedDecoder:
         self._stops = stop_token_ids(model, tokenizer)
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []
-        self._cache: Any = None  # GrowingCache of self._rows, all but the newest token of each
+        self._cache: Any = None  # RowCache of self._rows, all but the newest token of each
 
     @property
     def busy(self) -> bool:
@@ -142,7 +142,7 @@ class BatchedDecoder:
 
     def _step(self) -> list[tuple[Row, Piece]]:
         self._waiting = deque(row for row in self._waiting if not row.cancelled)
-        self._keep([n for n, row in enumerate(self._rows) if not row.cancelled])
+        self._leave({row for row in self._rows if row.cancelled})
         logits = [self._write_on()] if self._rows else []
         for newcomers in self._admitted():
             logits.append(self._read(newcomers))
@@ -150,7 +150,7 @@ class BatchedDecoder:
             return []
         tokens = choose(logits, self._rows)
         written = [(row, row.take(token, self._stops)) for row, token in zip(self._rows, tokens, strict=True)]
-        self._keep([n for n, (_, piece) in enumerate(written) if piece.finish_reason is None])
+        self._leave({row for row, piece in written if piece.finish_reason})
         return written
 
     def _admitted(self) -> list[list[Row]]:
@@ -173,11 +173,11 @@ class BatchedDecoder:
 
     def _read(self, rows: list[Row]) -> Any:
         """Reads the prompts of rows that join the others; logits [B, V]."""
-        from stages.generation.growing_cache import GrowingCache
+        from stages.generation.row_cache import RowCache
 
         width = max(row.length for row in rows)
         ids = [[0] * (width - row.length) + list(row.asked.prompt_ids) for row in rows]
-        cache = GrowingCache()
+        cache = RowCache()
         logits = self._forward(ids, [row.length for row in rows], cache)
         if self._cache is None:
             self._cache = cache
@@ -207,18 +207,18 @@ class BatchedDecoder:
         )
         return output.logits[:, -1]
 
-    def _keep(self, numbers: list[int]) -> None:
-        """The rows that stay, and no more columns than the longest of them fills."""
-        import torch
-
-        if len(numbers) == len(self._rows):
+    def _leave(self, leaving: set[Row]) -> None:
+        """Rows go, the last ones take their places; no more columns stay than the longest row fills."""
+        if not leaving:
             return
-        self._rows = [self._rows[n] for n in numbers]
-        if not self._rows:
+        stay = [n for n, row in enumerate(self._rows) if row not in leaving]
+        movers = [n for n in stay if n >= len(stay)]
+        order = [n if self._rows[n] not in leaving else movers.pop() for n in range(len(stay))]
+        self._rows = [self._rows[n] for n in order]
+        if self._rows:
+            self._cache.keep(order, max(row.length for row in self._rows) - 1)  # the newest token is not in it yet
+        else:
             self._cache = None
-            return
-        width = max(row.length for row in self._rows) - 1  # the newest token is not in the cache yet
-        self._cache.keep(torch.tensor(numbers, device=self.model.device), width)
 
 
 def choose(logits: Sequence[Any], rows: Sequence[Row]) -> list[int]:

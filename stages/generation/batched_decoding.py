@@ -144,8 +144,8 @@ class BatchedDecoder:
         self._waiting = deque(row for row in self._waiting if not row.cancelled)
         self._leave({row for row in self._rows if row.cancelled})
         logits = [self._write_on()] if self._rows else []
-        for newcomers in self._admitted():
-            logits.append(self._read(newcomers))
+        while self._waiting and self._fits(self._waiting[0]):
+            logits.append(self._read(self._waiting.popleft()))
         if not self._rows:
             return []
         tokens = choose(logits, self._rows)
@@ -153,37 +153,27 @@ class BatchedDecoder:
         self._leave({row for row, piece in written if piece.finish_reason})
         return written
 
-    def _admitted(self) -> list[list[Row]]:
-        """The rows that may join now, those of about the same length together: little of a pass is padding."""
-        rows = list(self._rows)
-        widest = max((row.asked.num_tokens for row in rows), default=0)
-        joining: list[Row] = []
-        while self._waiting and len(rows) + len(joining) < self.max_batch_size:
-            widest = max(widest, self._waiting[0].asked.num_tokens)
-            if (len(rows) + len(joining) + 1) * widest > self.max_total_tokens:
-                break
-            joining.append(self._waiting.popleft())
-        groups: list[list[Row]] = []
-        for row in sorted(joining, key=lambda row: -row.length):
-            if groups and 2 * row.length > groups[-1][0].length:
-                groups[-1].append(row)
-            else:
-                groups.append([row])
-        return groups
+    def _fits(self, row: Row) -> bool:
+        """Whether the row can join now: everything is as wide as the longest may become."""
+        rows = [*self._rows, row]
+        return len(rows) <= self.max_batch_size and len(rows) * max(r.asked.num_tokens for r in rows) <= (
+            self.max_total_tokens
+        )
 
-    def _read(self, rows: list[Row]) -> Any:
-        """Reads the prompts of rows that join the others; logits [B, V]."""
+    def _read(self, row: Row) -> Any:
+        """Reads the prompt of a row that joins the others; logits [1, V].
+
+        Each prompt in a pass of its own: it is long enough to fill one, and nothing of it is padding.
+        """
         from stages.generation.row_cache import RowCache
 
-        width = max(row.length for row in rows)
-        ids = [[0] * (width - row.length) + list(row.asked.prompt_ids) for row in rows]
         cache = RowCache()
-        logits = self._forward(ids, [row.length for row in rows], cache)
+        logits = self._forward([list(row.asked.prompt_ids)], [row.length], cache)
         if self._cache is None:
             self._cache = cache
         else:
             self._cache.join(cache)
-        self._rows += rows
+        self._rows.append(row)
         return logits
 
     def _write_on(self) -> Any:

@@ -64,6 +64,11 @@ class Config:
     styles: list[str] = field(default_factory=list)
     adapters: dict[str, Any] = field(default_factory=dict)  # of train_style: name -> its settings
 
+    @property
+    def answering_styles(self) -> dict[str, list[str]]:
+        """Adapter -> its styles; those of writers, who answer no questions, are for `groundtune compare`."""
+        return {name: settings["styles"] for name, settings in self.adapters.items() if settings.get("styles")}
+
     def __post_init__(self) -> None:
         if self.limit < 0 or min(self.max_new_tokens, self.batch_size) < 1:
             raise ValueError("limit must not be negative; max_new_tokens and batch_size must be at least 1")
@@ -99,13 +104,13 @@ class Evaluation:
         self.answer_cache = workspace.cache("answers")
         self.renderer = Renderer(config.prompt, load_tokenizer(self.book))
         self.style_adapters = {
-            name: workspace.read(f"models/{config.domain}/styles/{name}") for name in config.adapters
+            name: workspace.read(f"models/{config.domain}/styles/{name}") for name in config.answering_styles
         }
         for adapter in (self.adapter, *self.style_adapters.values()):
             check_adapter(adapter, self.renderer.hash)
         self.inputs = read_inputs(
             *(workspace, config.domain, config.held_out_share, config.limit, config.styles),
-            {name: settings["styles"] for name, settings in config.adapters.items()},
+            config.answering_styles,
         )
         rankings = self._rankings(workspace)
         self.documents = grounding_documents(
@@ -155,16 +160,14 @@ class Evaluation:
     def _measure_style_adapters(self, model: Any) -> None:
         """model: the tuned one; the adapters share its weights and are switched, so that none is loaded twice."""
         found = self.results.style_adapters = StyleAdapters(self.inputs.manners)
-        for name, adapter in ((TUNED, None), *self.style_adapters.items()):
-            if adapter is not None:
-                model.load_adapter(str(adapter), name)
-                model.set_adapter(name)
-            conditions: dict[str, Condition] = {
-                "own": [(example, example.documents) for example in found.manners[name].questions],
-                "shared": [(example, example.documents) for example in self.results.questions],
-            }
-            sizes = self.config.max_new_tokens, self.config.batch_size
-            answered = answer_conditions(model, self.renderer, conditions, *sizes, name)
+        sizes = self.config.max_new_tokens, self.config.batch_size
+        shared: Condition = [(example, example.documents) for example in self.results.questions]
+        found.own[TUNED] = found.shared[TUNED] = self.results.answers[TUNED]["documents"]  # its own are the shared ones
+        for name, adapter in self.style_adapters.items():
+            model.load_adapter(str(adapter), name)
+            model.set_adapter(name)
+            own: Condition = [(example, example.documents) for example in found.manners[name].questions]
+            answered = answer_conditions(model, self.renderer, {"own": own, "shared": shared}, *sizes, name)
             found.own[name], found.shared[name] = answered["own"], answered["shared"]
 
     def _measure(self, name: str, model: Any, weights: Path | None = None) -> None:

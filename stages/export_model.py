@@ -43,7 +43,7 @@ from stages.export.golden import are_chats, golden_prompts, greedy_answers
 from stages.export.manifest import verified_export, write_manifest
 from stages.export.merge import carry_over, merge_weights, require_space
 from stages.export.tensor_files import Weights
-from stages.generation.loading import base_folder, check_adapter, load_tokenizer, resolve_base
+from stages.generation.loading import base_folder, check_adapter, load_tokenizer, prompt_of, resolve_base
 from stages.generation.model_files import model_files
 from stages.generation.perplexity import token_ids, unrelated_texts, windows_of
 from stages.prompts.renderer import Renderer
@@ -140,9 +140,7 @@ def _export_merged(config: Config, workspace: Workspace, source: Source, folder:
     weights, tokenizer = _checked_inputs(config, source)
     adapter = read_adapter(source.adapter, source.base_sha256, weights.entries) if source.adapter else None
     require_space(folder, weights, len(config.gguf))
-    renderer = Renderer(config.prompt, tokenizer)
-    if adapter and adapter.note["prompt_hash"] and not are_chats(workspace.read(config.examples)):
-        check_adapter(adapter.folder, renderer.hash)
+    renderer = _renderer(config, workspace, adapter, tokenizer)
     model = replace(config.model, dtype=weights.model_dtype())
     reference, prompts = _reference(config, workspace, source.base, model, adapter, renderer)
     merge_weights(weights, adapter, folder, config.max_shard_bytes, reference.base)
@@ -152,6 +150,19 @@ def _export_merged(config: Config, workspace: Workspace, source: Source, folder:
     write_jsonl(folder / "golden.jsonl", [one.to_row() for one in reference.golden])
     limits = config.max_new_tokens, config.max_logit_difference
     return Measured(reference.merges, compare_files(folder, files, model, reference, prompts, *limits))
+
+
+def _renderer(config: Config, workspace: Workspace, adapter: Adapter | None, tokenizer: Any) -> Renderer:
+    """Of the prompt that the adapter brings, else of the configured one.
+
+    Raises DataError where it was trained under another one; chats, which bring theirs, are all the same to it.
+    """
+    note = adapter.note if adapter else {}
+    renderer = Renderer(prompt_of(note, config.prompt), tokenizer)
+    renders_all = "prompt" in note or not are_chats(workspace.read(config.examples))
+    if adapter and note["prompt_hash"] and renders_all:
+        check_adapter(adapter.folder, renderer.hash)
+    return renderer
 
 
 def _checked_inputs(config: Config, source: Source) -> tuple[Weights, Any]:
@@ -172,7 +183,8 @@ def _reference(
     config: Config, workspace: Workspace, base: Path, model: schema.Model, adapter: Adapter | None, renderer: Renderer
 ) -> tuple[Reference, list[list[int]]]:
     """The merged model in memory, asked; and the check prompts: the golden ones, and windows of unrelated text."""
-    golden = golden_prompts(workspace.read(config.examples), renderer, config.num_golden)
+    own_prompt = adapter is not None and "prompt" in adapter.note
+    golden = golden_prompts(workspace.read(config.examples), renderer, config.num_golden, own_prompt)
     ids = [i for text in unrelated_texts(20 * config.num_check_tokens) for i in token_ids(renderer.tokenizer, text)]
     prompts = [one.input_ids for one in golden] + windows_of(ids[: config.num_check_tokens], WINDOW_TOKENS)
     merges = measure_merges(base, model, adapter, prompts, config.min_agreement) if adapter else []

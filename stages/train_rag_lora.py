@@ -17,7 +17,7 @@ from typing import Any
 
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
-from stages.training.example_adapter import ExampleConfig, train_on_examples
+from stages.training.example_adapter import ExampleConfig, rag_material, train_adapter
 
 
 @dataclass
@@ -28,7 +28,8 @@ class Config(ExampleConfig):
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains, writes; returns the metrics."""
     folders = f"models/{config.domain}/rag_lora", f"reports/{config.domain}/train_rag_lora"
-    return train_on_examples(config, workspace, "train_rag_lora", *folders)
+    material = rag_material(config, workspace, workspace.read(f"models/{config.domain}/book_merged"))
+    return train_adapter(config, workspace, material, "train_rag_lora", *folders)
 
 
 main = stage_main(Config, run)

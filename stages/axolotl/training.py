@@ -55,12 +55,16 @@ class AxolotlTrained(Trained):
 
 @dataclass(frozen=True)
 class AxolotlOrigin(Origin):
-    """What an adapter was made from, with the versions of axolotl's environment instead of ours."""
+    """What an adapter was made from, with the versions of axolotl's environment instead of ours.
+
+    quantise: on the base in 4 bits, which a merge must know.
+    """
 
     axolotl_versions: dict[str, str]
+    quantise: bool = False
 
     def note(self) -> dict[str, Any]:
-        return super().note() | {"versions": self.axolotl_versions}
+        return super().note() | {"versions": self.axolotl_versions, "quantise": self.quantise}
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class AuthorDistance:
         if len(held_out) < MIN_PASSAGES:
             raise DataError(f"{len(held_out)} held-out passages; at least {MIN_PASSAGES} are needed for two halves")
         space, middle = StyleSpace.of(training), len(held_out) // 2
-        return cls(space, held_out, (_summed(space, held_out[:middle]), _summed(space, held_out[middle:])))
+        return cls(space, held_out, (space.summed(held_out[:middle]), space.summed(held_out[middle:])))
 
     def half_of(self, number: int) -> int:
         """The half (0 or 1) that a held-out passage is in."""
@@ -95,10 +95,3 @@ def _piece(passages: Sequence[str], number: int, count: int) -> str:
     starts = [match.start() for match in WORD.finditer(passage)]
     begin = turn * count
     return _first_words(passage[starts[begin] :] if begin + count <= len(starts) else passage, count)
-
-
-def _summed(space: StyleSpace, texts: Sequence[str]) -> Floats:
-    import numpy as np
-
-    summed: Floats = np.array([space.counts(text) for text in texts]).sum(axis=0)
-    return summed

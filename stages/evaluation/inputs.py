@@ -52,10 +52,7 @@ def read_inputs(
     """
     folder = workspace.read(f"data/{domain}/rag")
     parts = {name: [Example.from_row(row) for row in read_jsonl(folder / f"{name}.jsonl")] for name in SPLITS}
-    tuned_parts = {
-        name: [e for e in part if not styles or e.style in styles or e.kind == "boundary"]
-        for name, part in parts.items()
-    }
+    tuned_parts = {name: [e for e in part if e.is_of(styles) or e.kind == "boundary"] for name, part in parts.items()}
     train, test = tuned_parts["train"], tuned_parts["test"]
     questions = [example for example in test if example.kind != "boundary"]
     searched = [example for part in tuned_parts.values() for example in part if example.kind != "boundary"]

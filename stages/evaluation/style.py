@@ -57,6 +57,12 @@ class StyleSpace:
             float(in_ngrams[ngram]) for ngram in self.ngrams
         ]
 
+    def summed(self, texts: Sequence[str]) -> Floats:
+        """The counts of all texts together."""
+        import numpy as np
+
+        return np.array([self.counts(text) for text in texts]).sum(axis=0)
+
     def distance(self, a: Floats, b: Floats) -> float:
         """Of two count vectors, each summed over texts."""
         cut = len(self.function_words)

@@ -55,11 +55,11 @@ class StyleAdapters:
     def comparisons(self, questions: Sequence[Example], seed: int, num_resamples: int) -> dict[str, Difference]:
         """`a_vs_b`: how much nearer a is to its own manner than b is (distances, b less a), on shared questions."""
         space = StyleSpace.of([text for manner in self.manners.values() for text in manner.trained_answers])
-        found = {}
+        counts = {name: self._counts(space, name, questions) for name in self.manners}
+        groups, found = clusters(questions), {}
         for name, other in permutations(self.manners, 2):
-            manner = _summed(space, self.manners[name].trained_answers)
-            ours, theirs = (self._distances(space, manner, model, questions) for model in (name, other))
-            groups = clusters(questions)
+            manner = space.summed(self.manners[name].trained_answers)
+            ours, theirs = ([space.distance(answer, manner) for answer in counts[model]] for model in (name, other))
             found[f"{name}_vs_{other}"] = paired_difference(theirs, ours, groups, seed, num_resamples)
         return found
 
@@ -68,9 +68,8 @@ class StyleAdapters:
         values = [answer_metrics.scores(self.own[name][e.id].text, e.answer, e.key_fact)[metric] for e in questions]
         return mean_estimate(values, clusters(questions), seed, num_resamples)
 
-    def _distances(self, space: StyleSpace, manner: Floats, model: str, questions: Sequence[Example]) -> list[float]:
-        texts = [self.shared[model][example.id].text for example in questions]
-        return [space.distance(_summed(space, [text]), manner) for text in texts]
+    def _counts(self, space: StyleSpace, model: str, questions: Sequence[Example]) -> list[Floats]:
+        return [space.summed([self.shared[model][example.id].text]) for example in questions]
 
 
 def manners_of(
@@ -79,17 +78,9 @@ def manners_of(
     """parts: split -> examples. styles: adapter -> styles of its answers (none given: all). No boundary rows."""
     manners = {}
     for name, wanted in styles.items():
-        train, test = ([e for e in parts[split] if _is_of(e, wanted)] for split in ("train", "test"))
-        manners[name] = Manner(test[: limit or None], [example.answer for example in train])
+        train, test = (
+            [e for e in parts[split] if e.kind != "boundary" and e.is_of(wanted)] for split in ("train", "test")
+        )
+        asked = test[: limit or None]  # as those of the tuned model are, so that its own are among the shared ones
+        manners[name] = Manner([e for e in asked if not e.abstains], [e.answer for e in train if not e.abstains])
     return manners
-
-
-def _is_of(example: Example, styles: Sequence[str]) -> bool:
-    return example.kind != "boundary" and not example.abstains and (not styles or example.style in styles)
-
-
-def _summed(space: StyleSpace, texts: Sequence[str]) -> Floats:
-    import numpy as np
-
-    summed: Floats = np.array([space.counts(text) for text in texts]).sum(axis=0)
-    return summed

@@ -10,7 +10,7 @@ NUM_EXAMPLES = 3
 
 
 def style_adapters_section(results: Results, tree: Tree) -> str:
-    """ "" where the domain has no style adapters."""
+    """The section; empty where the domain has no style adapters."""
     if results.style_adapters is None:
         return ""
     found, adapters = tree["style_adapters"], results.style_adapters

@@ -34,10 +34,10 @@ class Golden:
         return asdict(self)
 
 
-def golden_prompts(file: Path, renderer: Renderer, num_prompts: int) -> list[Golden]:
+def golden_prompts(file: Path, renderer: Renderer, num_prompts: int, only_this_prompt: bool = False) -> list[Golden]:
     """The first prompts of a file: examples of the pipeline's, or chats (`messages`) less their last answer.
 
-    Raises DataError where there is none.
+    only_this_prompt: the renderer's is the adapter's own. Raises DataError where there is none, or under another one.
     """
     rows = read_jsonl(file)[:num_prompts]
     if not rows:
@@ -45,7 +45,7 @@ def golden_prompts(file: Path, renderer: Renderer, num_prompts: int) -> list[Gol
     chat = ChatFormat(renderer.tokenizer)
     golden = []
     for row in rows:
-        messages = _messages(row, renderer)
+        messages = _messages(row, renderer, only_this_prompt)
         golden.append(Golden(str(row["id"]), messages, chat.prompt_text(messages), chat.prompt_ids(messages)))
     return golden
 
@@ -55,12 +55,12 @@ def are_chats(file: Path) -> bool:
     return any("messages" in row for row in read_jsonl(file)[:1])
 
 
-def _messages(row: dict[str, Any], renderer: Renderer) -> list[Message]:
+def _messages(row: dict[str, Any], renderer: Renderer, only_this_prompt: bool) -> list[Message]:
     if "messages" not in row:
         example = Example.from_row(row)
         return renderer.messages(example.question, example.documents)
     turns = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in row["messages"]]
-    return turns[:-1] if turns[-1]["role"] == "assistant" else turns
+    return renderer.given(turns[:-1] if turns[-1]["role"] == "assistant" else turns, only_this_prompt)
 
 
 def greedy_answers(model: Any, tokenizer: Any, golden: Sequence[Golden], max_new_tokens: int) -> list[str]:

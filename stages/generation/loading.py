@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.core.atomic import write_json
 from stages.core.errors import DataError
 from stages.core.fingerprint import sha256_file
-from stages.core.schema import Model
+from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
 
 MANIFEST = "manifest.json"
@@ -128,13 +129,30 @@ def device() -> str:
 
 
 def write_adapter_note(folder: Path, note: dict[str, Any]) -> None:
-    """Writes adapter.json: at least `base_sha256` (of the weights trained on) and `prompt_hash` ("" for plain text)."""
+    """Writes adapter.json: at least `base_sha256` (of the weights trained on) and `prompt_hash` ("" for plain text);
+    `prompt`, where it was trained under one of its own."""
     write_json(folder / ADAPTER_NOTE, note)
+
+
+def read_adapter_note(folder: Path) -> dict[str, Any]:
+    """adapter.json. Raises DataError where it is missing."""
+    try:
+        note: dict[str, Any] = json.loads((folder / ADAPTER_NOTE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder}: no {ADAPTER_NOTE}, so nobody knows which base and prompt it was trained with"
+        ) from error
+    return note
+
+
+def prompt_of(note: Mapping[str, Any], usual: Prompt) -> Prompt:
+    """The prompt of its own that an adapter was trained under (a writer's); where it has none, the usual one."""
+    return Prompt(**note["prompt"]) if "prompt" in note else usual
 
 
 def check_adapter(folder: Path, prompt_hash: str) -> dict[str, Any]:
     """The adapter's note; DataError where the prompt that is about to be used is not the one it was trained with."""
-    note: dict[str, Any] = json.loads((folder / ADAPTER_NOTE).read_text(encoding="utf-8"))
+    note = read_adapter_note(folder)
     if note["prompt_hash"] != prompt_hash:
         raise DataError(
             f"{folder}: trained with prompt {note['prompt_hash'][:12]}, but the prompt in use is {prompt_hash[:12]}; "

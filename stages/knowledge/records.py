@@ -14,7 +14,7 @@ A piece of connected text (data/<domain>/knowledge.sqlite):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -131,3 +131,7 @@ class Example(_Row):
     abstains: bool = False
     key_fact: str = ""
     style: str = ""
+
+    def is_of(self, styles: Collection[str]) -> bool:
+        """Whether its answer is in one of these manners; none named: in any."""
+        return not styles or self.style in styles

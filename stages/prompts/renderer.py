@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stages.core.errors import DataError
 from stages.core.fingerprint import fingerprint
 from stages.core.schema import Prompt
 from stages.prompts.chat import WORD_JOINER, ChatFormat, Message
@@ -88,6 +89,20 @@ class Renderer:
             messages.append({"role": "assistant", "content": self.escape(turn.answer)})
         messages.append({"role": "user", "content": self.escape(question.strip())})
         return messages
+
+    def given(self, messages: Sequence[Message], only_this_prompt: bool = False) -> list[Message]:
+        """Messages that bring their own texts, made as harmless as ours; without a system message they get this
+        prompt's. only_this_prompt: DataError where they bring another."""
+        safe = [{"role": message["role"], "content": self.escape(message["content"].strip())} for message in messages]
+        system = {"role": "system", "content": self.system([])}
+        if safe[0]["role"] != "system":
+            return [system, *safe]
+        if only_this_prompt and safe[0] != system:
+            raise DataError(
+                f"another system message than the one of {self.prompt.name}, which the adapter was trained under; "
+                "leave it out of the messages: then each model gets its own"
+            )
+        return safe
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The chat template applied, up to where the assistant begins to write."""

@@ -131,8 +131,8 @@ class Answerer:
 
     def load(self, model: str, use_documents: bool = True) -> None:
         """Loads now what would be loaded at the first question. Raises DataError where something is missing."""
-        self.models.load(model)
-        if use_documents:
+        loaded = self.models.load(model)
+        if use_documents and not loaded.own_prompt:
             self.finder.load()
 
     def prepare(
@@ -153,6 +153,7 @@ class Answerer:
         if not question:
             raise DataError("the question is empty")
         loaded = self.models.load(model)
+        use_documents = use_documents and not loaded.own_prompt
         documents = self.finder.find(question, self._below(document_set)) if use_documents else []
         return self._fit(loaded, question, model, documents, list(history))
 

@@ -103,7 +103,7 @@ def _asked(
         typer.echo(f"rejected {rejection['origin']}: {rejection['reason']} {rejection['detail']}".rstrip(), err=True)
     ledger.check(len(prompts))
     typer.echo(f"{ledger.num_read} prompts read, {ledger.num_kept} kept, {ledger.num_rejected} rejected", err=True)
-    return [prompt.with_system(config.prompt.without_documents) for prompt in spread(prompts, limit)]
+    return spread(prompts, limit)
 
 
 def _runs(
@@ -159,6 +159,6 @@ def write_files(
         for number, prompt in enumerate(prompts)
     ]
     write_jsonl(folder / FILES[0], rows)
-    write_json(folder / FILES[1], measures_json(measures))
+    write_json(folder / FILES[1], measures_json(measures) | {"system_prompts": {run.name: run.system for run in runs}})
     write_text(folder / FILES[2], markdown(prompts, runs, measures))
     write_text(folder / FILES[3], page(prompts, runs, measures, seed))

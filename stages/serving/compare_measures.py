@@ -57,6 +57,7 @@ class Measures:
 def measure(runs: Sequence[ModelRun], prompts: Sequence[AskedPrompt], author: AuthorText | None, seed: int) -> Measures:
     """All measures there is text for."""
     found = Measures({run.name: _of_answers(run.answers, seed) for run in runs})
+    found.notes += [f"{run.name} has no chat template and was asked in plain text" for run in runs if run.plain]
     if author is None:
         found.notes.append("no author: run prepare_style for style distance, losses and copying")
         return found

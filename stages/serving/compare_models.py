@@ -7,7 +7,6 @@ path/to/adapter                 a LoRA folder, on the base or the book model, wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,14 @@ from typing import Any
 
 from stages.core.errors import ConfigError, DataError
 from stages.generation.decoding import generate
-from stages.generation.loading import ADAPTER_NOTE, load_model, load_tokenizer, resolve_base
+from stages.generation.loading import (
+    check_adapter,
+    load_model,
+    load_tokenizer,
+    prompt_of,
+    read_adapter_note,
+    resolve_base,
+)
 from stages.generation.perplexity import TextScore, perplexity
 from stages.prompts.chat import Message
 from stages.prompts.renderer import Renderer
@@ -25,16 +31,22 @@ from stages.serving.models import LoadedModel, Models
 from stages.training.lora import ADAPTER_CONFIG, weights_sha256
 
 MAX_WINDOW_TOKENS = 2048
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}"
 
 
 @dataclass(frozen=True)
 class ModelRun:
-    """answers: to each prompt. own, other: scores of the author's and the other authors' held-out passages."""
+    """answers: to each prompt. own, other: scores of the author's and the other authors' held-out passages.
+
+    system: the system message of prompts that bring none. plain: asked in plain text, for want of a chat template.
+    """
 
     name: str
     answers: list[str]
     own: list[TextScore]
     other: list[TextScore]
+    system: str = ""
+    plain: bool = False
 
 
 def check_names(models: Models, names: Sequence[str]) -> None:
@@ -56,21 +68,33 @@ def opened(models: Models, name: str) -> Iterator[LoadedModel]:
         return
     folder = Path(name)
     if (folder / ADAPTER_CONFIG).is_file():
-        weights, adapter = _base_of(models, folder), folder
+        yield _adapted(models, folder)
     elif (folder / "config.json").is_file():
-        weights, adapter = folder, None
+        tokenizer = _with_template(load_tokenizer(folder))
+        yield LoadedModel(load_model(folder, models.model), tokenizer, Renderer(models.prompt, tokenizer))
     else:
         raise DataError(f"{folder}: neither config.json nor {ADAPTER_CONFIG} in it: no model and no adapter")
+
+
+def _adapted(models: Models, adapter: Path) -> LoadedModel:
+    """Raises DataError where the adapter was trained under another prompt than its own or the domain's."""
+    note = read_adapter_note(adapter)
+    weights = _base_of(models, adapter, note.get("base_sha256", ""))
     tokenizer = load_tokenizer(weights)
-    yield LoadedModel(load_model(weights, models.model, adapter), tokenizer, Renderer(models.prompt, tokenizer))
+    renderer = Renderer(prompt_of(note, models.prompt), tokenizer)
+    if note.get("prompt_hash"):  # "": trained on plain text
+        check_adapter(adapter, renderer.hash)
+    return LoadedModel(load_model(weights, models.model, adapter), tokenizer, renderer, own_prompt="prompt" in note)
 
 
-def _base_of(models: Models, adapter: Path) -> Path:
+def _with_template(tokenizer: Any) -> Any:
+    """A model that knows no chat is asked in plain text: the messages, with an empty line after each."""
+    tokenizer.chat_template = tokenizer.chat_template or PLAIN_TEMPLATE
+    return tokenizer
+
+
+def _base_of(models: Models, adapter: Path, wanted: str) -> Path:
     """The base or the book model of the domain: the one whose weights the adapter names."""
-    note = adapter / ADAPTER_NOTE
-    if not note.is_file():
-        raise DataError(f"{adapter}: no {ADAPTER_NOTE}, so nobody knows which base it was trained on")
-    wanted = json.loads(note.read_text(encoding="utf-8")).get("base_sha256")
     book = models.workspace.inputs / "models" / models.domain / "book_merged"
     for folder in (resolve_base(models.workspace, models.model), *([book] if book.is_dir() else [])):
         if weights_sha256(folder) == wanted:
@@ -91,7 +115,7 @@ def run_model(
     """Greedy answers, and losses on connected text."""
     with opened(models, name) as loaded:
         limit = _context(loaded.network, models)
-        asked = [loaded.renderer.prompt_ids(_messages(loaded.renderer, prompt)) for prompt in prompts]
+        asked = [loaded.renderer.prompt_ids(_messages(loaded, prompt)) for prompt in prompts]
         for prompt, ids in zip(prompts, asked, strict=True):
             if len(ids) + max_new_tokens > limit:
                 raise DataError(
@@ -103,12 +127,17 @@ def run_model(
             perplexity(loaded.network, loaded.tokenizer, texts, min(limit, MAX_WINDOW_TOKENS), batch_size)
             for texts in ([] if author is None else author.held_out, [] if author is None else author.all_others)
         ]
-    return ModelRun(name, [answer.strip() for answer in answers], *scores)
+        plain = loaded.tokenizer.chat_template == PLAIN_TEMPLATE
+        system = loaded.renderer.system([])
+    return ModelRun(name, [answer.strip() for answer in answers], *scores, system=system, plain=plain)
 
 
-def _messages(renderer: Renderer, prompt: AskedPrompt) -> list[Message]:
-    """Untrusted texts in it can forge no turn."""
-    return [{"role": message["role"], "content": renderer.escape(message["content"])} for message in prompt.messages]
+def _messages(loaded: LoadedModel, prompt: AskedPrompt) -> list[Message]:
+    """Under the model's system message, where the prompt brings none; DataError for one that its adapter refuses."""
+    try:
+        return loaded.renderer.given(prompt.messages, only_this_prompt=loaded.own_prompt)
+    except DataError as error:
+        raise DataError(f"{prompt.origin}: {error}") from error
 
 
 def _context(network: Any, models: Models) -> int:

@@ -9,7 +9,7 @@ What the assistant says last in `messages` is no part of the prompt: it is what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,12 +43,6 @@ class AskedPrompt:
     def text(self) -> str:
         """What the user says last."""
         return self.messages[-1]["content"]
-
-    def with_system(self, text: str) -> AskedPrompt:
-        """With this system message before it, where it has none of its own."""
-        if self.messages[0]["role"] == "system":
-            return self
-        return replace(self, messages=({"role": "system", "content": text}, *self.messages))
 
 
 @dataclass

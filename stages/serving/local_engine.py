@@ -27,7 +27,7 @@ from typing import Any
 
 from stages.core.errors import DataError, GroundtuneError
 from stages.generation.batched_decoding import BatchedDecoder, Continuation, Piece, Row
-from stages.serving.models import LoadedModel, Models
+from stages.serving.models import LoadedModel, Models, Stamp
 
 NUM_STEPS_A_TURN = 4  # of one model while others wait: to switch adapters costs about a quarter of a step
 logger = logging.getLogger(__name__)
@@ -198,6 +198,8 @@ class LocalEngine:
             return
         if batch.decoder.busy:
             self._batches.append(batch)
+        else:
+            self._forget(batch.models)
 
     def _attempt(self, caller: _Caller, action: Callable[[], object]) -> None:
         """The caller is told where the action fails."""
@@ -237,17 +239,24 @@ class LocalEngine:
         self._used.add(choice)
         return loaded
 
-    def _swap(self, stamp: Any, choice: str) -> None:
+    def _swap(self, stamp: Stamp, choice: str) -> None:
         """Takes the files as they are now, if all that is in use can be loaded from them; else the old ones go on."""
-        fresh = self._models.fresh()
+        old, fresh = self._models, self._models.fresh(keep_weights=stamp.weights == self._stamp.weights)
         try:
             for used in {*self._used, choice}:
                 fresh.load(used)
         except Exception as error:  # files that are being replaced can be broken in any way
             logger.warning("the models on disk have changed but cannot be loaded, the old ones go on: %s", error)
             self._refused = stamp
+            fresh.drop_adapters()
         else:
             self._models, self._stamp = fresh, stamp
+            self._forget(old)
+
+    def _forget(self, models: Models) -> None:
+        """Lets go of models that were replaced, once nobody's answer is being written by them."""
+        if models is not self._models and all(batch.models is not models for batch in self._batches):
+            models.drop_adapters()
 
 
 def _fail(batch: _Batch, error: EngineError) -> None:

@@ -3,41 +3,65 @@
     tuned   the base with the book merged in, and the RAG-context LoRA
     book    the same without the LoRA
     base    the base as it came
-    and each style adapter of the domain by its name: the book model with that adapter in place of the RAG LoRA
+    and each style adapter of the domain by its name: the book model, or the base, with that adapter in place of the
+            RAG LoRA, under the adapter's own prompt where it brings one
 
-All but base share one set of weights: adapters are switched, not loaded again.
+All on the same weights share them: adapters are switched, not loaded again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
-from stages.generation.loading import base_folder, check_adapter, load_model, load_tokenizer, resolve_base
+from stages.generation.loading import (
+    base_folder,
+    check_adapter,
+    load_model,
+    load_tokenizer,
+    prompt_of,
+    read_adapter_note,
+    resolve_base,
+)
 from stages.prompts.renderer import Renderer
 
 CHOICES = ("tuned", "book", "base")
-TUNED_ADAPTER = "default"  # as PEFT calls the first one
+UNTUNED = ("book", "base")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in eval mode with the tokenizer and renderer that belong to it."""
+    """A network in eval mode with the tokenizer and renderer that belong to it.
+
+    own_prompt: the renderer's prompt is one that the adapter was trained under, without documents.
+    """
 
     network: Any
     tokenizer: Any
     renderer: Renderer
+    own_prompt: bool = False
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Path, size and time of change of the files that models are loaded from: another one where any was replaced."""
+
+    weights: tuple[tuple[str, int, int], ...]
+    adapters: tuple[tuple[str, int, int], ...]
 
 
 class Models:
-    """Loads on demand. Two sets of weights stay side by side where memory allows, else the older one goes."""
+    """Loads on demand. Two sets of weights stay side by side where memory allows, else the older one goes.
+
+    What is loaded stays as it is when its files change; `fresh` reads them anew.
+    """
 
     def __init__(
         self, workspace: Workspace, model: Model, prompt: Prompt, domain: str, styles: Sequence[str] = ()
@@ -46,59 +70,81 @@ class Models:
         self.styles = tuple(styles)
         self.choices = (*CHOICES, *styles)
         self._loaded: dict[str, LoadedModel] = {}
+        self._adapted: dict[str, tuple[str, LoadedModel]] = {}  # choice -> weights, and the model but for its network
+        self._version = 0
 
     def load(self, choice: str) -> LoadedModel:
         """Raises DataError where files are missing or the LoRA was trained with another prompt; ConfigError for a
         choice that does not exist."""
         if choice not in self.choices:
             raise ConfigError(f"model: {choice!r} is not one of {', '.join(self.choices)}")
-        weights = "base" if choice == "base" else "book"
-        needs_lora = choice not in ("base", "book")
-        adapter = self._adapter(required=needs_lora) if weights == "book" else None
-        loaded = self._loaded.get(weights)
-        if loaded is None or (needs_lora and not _has_lora(loaded)):
-            loaded = self._loaded[weights] = self._read(weights, adapter)
-        if choice in self.styles:
-            adapter = self.workspace.read(f"models/{self.domain}/styles/{choice}")
-        if needs_lora and adapter is not None:
-            check_adapter(adapter, loaded.renderer.hash)
-        if choice in self.styles and choice not in loaded.network.peft_config:
-            loaded.network.load_adapter(str(adapter), choice)
-        return loaded
+        if choice in UNTUNED:
+            return self._weights(choice)
+        if choice in self._adapted:
+            weights, adapted = self._adapted[choice]
+            return replace(adapted, network=self._weights(weights).network)
+        folder = f"styles/{choice}" if choice in self.styles else "rag_lora"
+        adapter = self.workspace.read(f"models/{self.domain}/{folder}")
+        note = read_adapter_note(adapter)
+        weights = "base" if note.get("base") == base_folder(self.model) else "book"
+        loaded = self._weights(weights)
+        loaded = replace(loaded, renderer=Renderer(prompt_of(note, self.prompt), loaded.tokenizer))
+        check_adapter(adapter, loaded.renderer.hash)
+        network = _with_adapter(loaded.network, adapter, self._adapter_name(choice))
+        self._loaded[weights] = replace(self._loaded[weights], network=network)
+        self._adapted[choice] = weights, replace(loaded, network=network, own_prompt="prompt" in note)
+        return self._adapted[choice][1]
 
     @contextmanager
     def use(self, choice: str) -> Iterator[LoadedModel]:
-        """The model as `choice` means it, until the block ends: for `book` with the LoRA switched off."""
+        """The model as `choice` means it, until the block ends: for `book` and `base` with the LoRA switched off."""
         loaded = self.load(choice)
-        if _has_lora(loaded):
-            loaded.network.set_adapter(choice if choice in self.styles else TUNED_ADAPTER)
-        with loaded.network.disable_adapter() if choice == "book" and _has_lora(loaded) else nullcontext():
+        if choice not in UNTUNED:
+            loaded.network.set_adapter(self._adapter_name(choice))
+        with loaded.network.disable_adapter() if choice in UNTUNED and _has_lora(loaded.network) else nullcontext():
             yield loaded
 
-    def fresh(self) -> Models:
-        """The same models with nothing loaded: they are read from the files as they are by then."""
+    def stamp(self) -> Stamp:
+        """Of the files as they are now."""
+        own = f"models/{self.domain}"
+        adapters = [f"{own}/rag_lora", *(f"{own}/styles/{style}" for style in self.styles)]
+        return Stamp(self._files(base_folder(self.model), f"{own}/book_merged"), self._files(*adapters))
+
+    def _files(self, *folders: str) -> tuple[tuple[str, int, int], ...]:
+        found = []
+        for folder in folders:
+            with suppress(DataError, OSError):  # not there, or being replaced
+                for path in sorted(self.workspace.read(folder).iterdir()):
+                    state = path.stat()
+                    found.append((str(path), state.st_size, state.st_mtime_ns))
+        return tuple(found)
+
+    def fresh(self, keep_weights: bool = False) -> Models:
+        """These models for files that have changed; what is loaded here can be used side by side.
+
+        keep_weights: only adapters have changed, and the weights below them can be shared.
+        """
         other = copy(self)
-        other._loaded = {}
+        other._adapted, other._version = {}, self._version + 1
+        if not keep_weights:
+            other._loaded = {}
         return other
 
-    def stamp(self) -> tuple[tuple[str, int, int], ...]:
-        """Path, size and time of change of every file that could be loaded: another one where any was replaced."""
-        own = self.workspace.inputs / "models" / self.domain
-        folders = [self.workspace.inputs / base_folder(self.model), own / "book_merged", own / "rag_lora"]
-        folders += [own / "styles" / style for style in self.styles]
-        files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
-        return tuple((str(path), (found := path.stat()).st_size, found.st_mtime_ns) for path in files)
+    def drop_adapters(self) -> None:
+        """Takes this version's adapters off weights that others share. The models are not to be used any more."""
+        for choice, (weights, _) in self._adapted.items():
+            if weights in self._loaded:
+                self._loaded[weights].network.delete_adapter(self._adapter_name(choice))
+        self._adapted = {}
 
-    def _adapter(self, required: bool) -> Path | None:
-        try:
-            return self.workspace.read(f"models/{self.domain}/rag_lora")
-        except DataError:
-            if required:
-                raise
-            return None
+    def _adapter_name(self, choice: str) -> str:
+        return f"{choice}-{self._version}"
 
-    def _read(self, weights: str, adapter: Path | None) -> LoadedModel:
-        if weights == "base":
+    def _weights(self, name: str) -> LoadedModel:
+        """`base` or `book`, with whatever adapters it has been given."""
+        if name in self._loaded:
+            return self._loaded[name]
+        if name == "base":
             folder = resolve_base(self.workspace, self.model)
         else:
             folder = self.workspace.read(f"models/{self.domain}/book_merged")
@@ -106,7 +152,8 @@ class Models:
         _silence_loading()
         tokenizer = load_tokenizer(folder)
         renderer = Renderer(self.prompt, tokenizer)
-        return LoadedModel(load_model(folder, self.model, adapter), tokenizer, renderer)
+        self._loaded[name] = LoadedModel(load_model(folder, self.model), tokenizer, renderer)
+        return self._loaded[name]
 
     def _make_room(self, folder: Path) -> None:
         """Forgets what is loaded where `folder` would not fit beside it."""
@@ -118,12 +165,24 @@ class Models:
             import torch
 
             self._loaded.clear()
+            self._adapted.clear()
             gc.collect()
             torch.cuda.empty_cache()
 
 
-def _has_lora(loaded: LoadedModel) -> bool:
-    return hasattr(loaded.network, "disable_adapter")
+def _has_lora(network: Any) -> bool:
+    return hasattr(network, "disable_adapter")
+
+
+def _with_adapter(network: Any, adapter: Path, name: str) -> Any:
+    """The network with this adapter among its own; the weights are the same objects."""
+    from peft import PeftModel
+
+    if not _has_lora(network):
+        return PeftModel.from_pretrained(network, str(adapter), name, local_files_only=True).eval()
+    if name not in network.peft_config:
+        network.load_adapter(str(adapter), name)
+    return network
 
 
 def weights_bytes(folder: Path) -> int:

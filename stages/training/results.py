@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ from stages.training.sft import Trained
 
 @dataclass(frozen=True)
 class Origin:
-    """What an adapter was made from. prompt_hash: "" where it was trained on plain text."""
+    """What an adapter was made from.
+
+    prompt_hash: "" where it was trained on plain text. prompt: one of its own, which goes with it, instead of the
+    domain's. base: the folder of the model it is for, as the configuration has it; "": what its stage always takes.
+    """
 
     model: schema.Model
     base_sha256: str
@@ -27,6 +31,8 @@ class Origin:
     lora: schema.Lora
     training: schema.Training
     seed: int
+    prompt: schema.Prompt | None = field(default=None, kw_only=True)
+    base: str = field(default="", kw_only=True)
 
     def note(self) -> dict[str, Any]:
         """The content of adapter.json: hashes and settings, no paths, no times."""
@@ -39,6 +45,8 @@ class Origin:
             "training": asdict(self.training),
             "seed": self.seed,
             "versions": versions(),
+            **({"prompt": asdict(self.prompt)} if self.prompt else {}),
+            **({"base": self.base} if self.base else {}),
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from stages.cli import Commands
 from stages.core.jsonl import read_jsonl, write_jsonl
 from stages.core.workspace import Workspace
+from stages.generation.loading import load_tokenizer
+from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config
 from stages.serving.compare_command import FILES, compare_command
 from stages.serving.compare_measures import Measures, measure
@@ -34,8 +37,11 @@ def app(workspace: Workspace, config: Config) -> typer.Typer:
     from omegaconf import OmegaConf
 
     app = typer.Typer(cls=Commands)
-    values = {"chat": OmegaConf.to_container(OmegaConf.structured(config)), "seed": 13}
-    app.command("compare")(compare_command(lambda domain: values, workspace))
+
+    def values(domain: str) -> dict[str, Any]:
+        return {"chat": OmegaConf.to_container(OmegaConf.structured(config)), "seed": 13}
+
+    app.command("compare")(compare_command(values, workspace))
     app.command("other")(lambda: None)  # with one command only, its name would not be typed
     return app
 
@@ -65,8 +71,10 @@ def test_models_side_by_side(app: typer.Typer, prompts: str, tmp_path: Path) -> 
     assert "repetition" in result.stdout
     rows = read_jsonl(tmp_path / "out" / FILES[0])
     assert list(rows[0]["answers"]) == ["base", "book", "tuned"]
-    assert rows[0]["messages"][0] == {"role": "system", "content": "Answer."}
-    metrics = json.loads((tmp_path / "out" / FILES[1]).read_text())["models"]
+    assert rows[0]["messages"] == [{"role": "user", "content": "Who?"}]
+    found = json.loads((tmp_path / "out" / FILES[1]).read_text())
+    assert found["system_prompts"] == dict.fromkeys(("base", "book", "tuned"), "Answer.")
+    metrics = found["models"]
     assert metrics["base"]["own_loss"]["n"] == 6
     assert {"own_gain", "other_gain", "own_less_other", "copying"} <= set(metrics["tuned"])
     before = {name: (tmp_path / "out" / name).read_bytes() for name in FILES}
@@ -87,12 +95,68 @@ def test_folders_of_models_and_adapters(app: typer.Typer, prompts: str, workspac
     merged = workspace.inputs / "models/world/book_merged"
     adapter = tmp_path / "adapter"
     shutil.copytree(workspace.inputs / "models/world/rag_lora", adapter)
-    (adapter / "adapter.json").write_text(json.dumps({"base_sha256": weights_sha256(merged), "prompt_hash": "x"}))
+    note = json.loads((adapter / "adapter.json").read_text()) | {"base_sha256": weights_sha256(merged)}
+    (adapter / "adapter.json").write_text(json.dumps(note))
     result = runner.invoke(app, ["compare", "book", str(merged), "tuned", str(adapter), "--prompts", prompts])
     assert result.exit_code == 0, result.output
     for row in read_jsonl(tmp_path / "runs/compare/world" / FILES[0]):
         book, copy, tuned, by_path = row["answers"].values()
         assert (book, tuned) == (copy, by_path)
+    (adapter / "adapter.json").write_text(json.dumps(note | {"prompt_hash": "another"}))
+    result = runner.invoke(app, ["compare", "book", str(adapter), "--prompts", prompts])
+    assert result.exit_code == 1
+    assert "trained with prompt another, but the prompt in use is" in result.stderr
+
+
+def test_a_model_that_knows_no_chat_is_asked_in_plain_text(
+    app: typer.Typer, prompts: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(workspace.inputs / "models/world/book_merged", tmp_path / "bare")
+    (tmp_path / "bare/chat_template.jinja").unlink()
+    result = runner.invoke(app, ["compare", "book", str(tmp_path / "bare"), "--prompts", prompts])
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "runs/compare/world"
+    (note,) = [n for n in json.loads((out / FILES[1]).read_text())["notes"] if "plain" in n]
+    assert note.endswith("bare has no chat template and was asked in plain text")
+    for row in read_jsonl(out / FILES[0]):
+        book, bare = row["answers"].values()
+        assert book != bare
+
+
+def write_own_adapter(workspace: Workspace, config: Config, base: str) -> Path:
+    """models/world/styles/verne: an adapter trained under a prompt of its own."""
+    models = workspace.outputs / "models"
+    adapter = models / "world/styles/verne"
+    shutil.copytree(models / "world/rag_lora", adapter)
+    prompt = replace(config.prompt, name="verne", without_documents="Be verne.")
+    note = {
+        "base_sha256": weights_sha256(workspace.outputs / base),
+        "base": base,
+        "prompt_hash": Renderer(prompt, load_tokenizer(workspace.outputs / base)).hash,
+        "prompt": asdict(prompt),
+    }
+    (adapter / "adapter.json").write_text(json.dumps(note))
+    return adapter
+
+
+@pytest.mark.parametrize("base", ["models/base/random", "models/world/book_merged"])
+def test_an_adapter_with_its_own_prompt_is_asked_under_it_by_name_and_by_path(
+    app: typer.Typer, prompts: str, workspace: Workspace, config: Config, tmp_path: Path, base: str
+) -> None:
+    adapter = write_own_adapter(workspace, config, base)
+    config.styles.append("verne")
+    result = runner.invoke(app, ["compare", "base", "verne", str(adapter), "--prompts", prompts])
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "runs/compare/world"
+    systems = json.loads((out / FILES[1]).read_text())["system_prompts"]
+    assert systems == {"base": "Answer.", "verne": "Be verne.", str(adapter): "Be verne."}
+    for row in read_jsonl(out / FILES[0]):
+        untuned, by_name, by_path = row["answers"].values()
+        assert by_name == by_path != untuned
+    write_writer(tmp_path, "verne")  # whose examples say: Be.
+    result = runner.invoke(app, ["compare", "base", "verne"])
+    assert result.exit_code == 1
+    assert "validation.jsonl:1: another system message than the one of verne" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ def test_lines_of_text(tmp_path: Path) -> None:
     ledger = Ledger("p")
     prompts = read_prompts(tmp_path / "p.txt", ledger)
     assert [(prompt.origin, prompt.text) for prompt in prompts] == [("p.txt:1", "One?"), ("p.txt:3", "Two {braces}.")]
-    assert prompts[0].with_system("Be brief.").messages[0] == {"role": "system", "content": "Be brief."}
 
 
 def test_rows_and_what_is_rejected(tmp_path: Path) -> None:
@@ -36,7 +35,6 @@ def test_rows_and_what_is_rejected(tmp_path: Path) -> None:
     ledger = Ledger("p")
     prompts = read_prompts(tmp_path / "p.jsonl", ledger)
     assert [(prompt.text, prompt.reference) for prompt in prompts] == [("A", ""), ("B", ""), ("C", " D")]
-    assert prompts[2].with_system("other") is prompts[2]
     assert [(r["origin"][-1], r["reason"]) for r in ledger.rejections] == [
         ("4", "no_prompt"), ("5", "no_prompt"), ("6", "empty_prompt"), ("7", "empty_prompt"), ("8", "empty_prompt"),
         ("9", "broken_record"),

@@ -215,7 +215,8 @@ def test_a_style_adapter_learns_the_examples_of_its_style_only(stages: Stages, d
         styled = [{**row, "style": "socratic" if n % 2 else ""} for n, row in enumerate(rows)]
         write_jsonl(tmp_path / f"data/demo/rag/{name}.jsonl", styled)
     shared = {name: getattr(stages.rag, name) for name in ("domain", "model", "prompt", "seed", "lora", "training")}
-    config = train_style.Config(**shared, styles=["socratic"], variant="guide")
+    base = f"{DEMO}/book_merged"
+    config = train_style.Config(**shared, styles=["socratic"], variant="guide", data="rag", base=base)
     workspace = Workspace(done.inputs, tmp_path)
     metrics = train_style.run(config, workspace)
     assert (metrics["num_train_rows"], metrics["num_eval_rows"]) == (4, 1)
@@ -227,5 +228,11 @@ def test_a_style_adapter_learns_the_examples_of_its_style_only(stages: Stages, d
     assert note["base_sha256"] == json.loads((done.inputs / f"{DEMO}/rag_lora/adapter.json").read_text())["base_sha256"]
     with pytest.raises(DataError, match=r'no example in the style formal; there is "", socratic'):
         train_style.run(replace(config, styles=["formal"]), workspace)
-    with pytest.raises(ValueError, match=r"variants.guide.styles: name the styles"):
-        replace(config, styles=[])
+    for changes, message in [
+        ({"styles": []}, r"variants.guide.styles: name the styles"),
+        ({"data": "style/verne"}, r"variants.guide: style/verne has one style"),
+        ({"data": "", "styles": []}, r"variants.guide.data: '' is neither rag"),
+        ({"data": "style/", "styles": []}, r"variants.guide.data: 'style/' is neither rag"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            replace(config, **changes)

@@ -195,6 +195,7 @@ class LocalEngine:
         except Exception as error:  # one model's failure is not the others', and not the next request's
             logger.exception("the model %s failed", batch.choice)
             _fail(batch, EngineError(f"the model {batch.choice} failed: {type(error).__name__}"))
+            self._forget(batch.models)
             return
         if batch.decoder.busy:
             self._batches.append(batch)

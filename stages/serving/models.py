@@ -200,4 +200,5 @@ def _silence_loading() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft calls an older name
+    warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

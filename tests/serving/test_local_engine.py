@@ -257,13 +257,20 @@ def test_replaced_weights_are_taken_too(models: Models, workspace: Workspace) ->
     merged = workspace.outputs / "models/world/book_merged"
 
     async def use(engine: LocalEngine) -> list[str]:
-        first = await text_of(engine, "book", 1)
+        running = engine.stream("tuned", asked(1), NUM_NEW)
+        pieces = [(await anext(running)).text]
+        before = await text_of(engine, "book", 1)
         shutil.copy(workspace.outputs / "models/base/random/model.safetensors", merged)
-        return [first, await text_of(engine, "book", 1)]
+        after = await text_of(engine, "book", 1)
+        pieces += [piece.text async for piece in running]
+        return ["".join(pieces), before, after, await text_of(engine, "tuned", 1)]
 
-    first, second = run(models, use)
-    assert second == alone(models, "book", 1) == alone(models, "base", 1)
-    assert first != second
+    old = [alone(models, "tuned", 1), alone(models, "book", 1)]
+    *found, book, tuned = run(models, use)
+    assert found == old
+    assert book == alone(models, "book", 1) == alone(models, "base", 1)
+    assert tuned == alone(models, "tuned", 1)
+    assert len({*old, book, tuned}) == 4
 
 
 def test_files_that_cannot_be_loaded_leave_the_old_model_in_place(

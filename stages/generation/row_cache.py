@@ -20,8 +20,12 @@ from transformers.cache_utils import Cache, DynamicLayer
 NUM_SPARE = 64  # columns of room: one copy of everything in 64 tokens
 
 
-class RowLayer(DynamicLayer):
+class RowLayer(DynamicLayer):  # type: ignore[misc]  # transformers' classes are Any here
     """keys, values: [B, H, T, D], views of two larger tensors."""
+
+    keys: Any
+    values: Any
+    is_initialized: bool
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         new = (key_states, value_states)
@@ -73,7 +77,7 @@ class RowLayer(DynamicLayer):
         self.keys, self.values = (room[:num_rows, :, self._first : self._end] for room in self._rooms)
 
 
-class RowCache(Cache):
+class RowCache(Cache):  # type: ignore[misc]
     """The cache of a model that has attention in every layer. Windows of attention are left to the mask."""
 
     def __init__(self) -> None:

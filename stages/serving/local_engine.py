@@ -19,7 +19,7 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -126,7 +126,7 @@ class LocalEngine:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece, None]:
         """The continuation of a prompt in pieces, of which the last has a finish_reason. Closing it frees its place.
 
         Raises at the first piece: EngineBusyError; ConfigError and DataError for what cannot be answered. Later:
@@ -257,7 +257,10 @@ class LocalEngine:
     def _forget(self, models: Models) -> None:
         """Lets go of models that were replaced, once nobody's answer is being written by them."""
         if models is not self._models and all(batch.models is not models for batch in self._batches):
-            models.drop_adapters()
+            try:
+                models.drop_adapters()
+            except Exception:  # costs memory, not answers
+                logger.exception("adapters that were replaced could not be taken off")
 
 
 def _fail(batch: _Batch, error: EngineError) -> None:

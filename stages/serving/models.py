@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from stages.prompts.renderer import Renderer
 
 CHOICES = ("tuned", "book", "base")
 UNTUNED = ("book", "base")
+_VERSIONS = count()  # in the names of adapters: no name is used twice on the same weights
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Models:
         self.choices = (*CHOICES, *styles)
         self._loaded: dict[str, LoadedModel] = {}
         self._adapted: dict[str, tuple[str, LoadedModel]] = {}  # choice -> weights, and the model but for its network
-        self._version = 0
+        self._version = next(_VERSIONS)
 
     def load(self, choice: str) -> LoadedModel:
         """Raises DataError where files are missing or the LoRA was trained with another prompt; ConfigError for a
@@ -125,7 +127,7 @@ class Models:
         keep_weights: only adapters have changed, and the weights below them can be shared.
         """
         other = copy(self)
-        other._adapted, other._version = {}, self._version + 1
+        other._adapted, other._version = {}, next(_VERSIONS)
         if not keep_weights:
             other._loaded = {}
         return other

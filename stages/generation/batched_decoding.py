@@ -111,11 +111,6 @@ class BatchedDecoder:
     def busy(self) -> bool:
         return bool(self._rows or self._waiting)
 
-    @property
-    def rows(self) -> list[Row]:
-        """Those that are being written, and those that wait."""
-        return [*self._rows, *self._waiting]
-
     def add(self, asked: Continuation) -> Row:
         """Raises DataError for an empty prompt, and for what would never fit."""
         if not asked.prompt_ids or asked.max_new_tokens < 1:

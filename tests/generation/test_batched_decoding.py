@@ -105,7 +105,6 @@ def test_a_cancelled_row_leaves_and_the_others_notice_nothing(llama: Any, byte_t
             cancelled[row] = written.texts.get(row)
             decoder.cancel(row)
     written.finish()
-    assert not decoder.rows
     for row in rows:
         if row in cancelled and row not in written.reasons:
             assert written.texts.get(row) == cancelled[row]  # not a character after it

@@ -54,6 +54,7 @@ bench: setup
 	python tests/benchmarks/regression.py
 	python tests/benchmarks/knowledge_base.py
 	python tests/benchmarks/ingest.py
+	python tests/benchmarks/local_engine.py
 
 clean:
 	rm -rf $(VENV) .cache runs

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+START_S = 120
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,3 +43,40 @@ def shared_data() -> Path:
     if not folder.exists():
         pytest.skip("no folder of real data beside this checkout")
     return folder
+
+
+@pytest.fixture
+def transformers_serve(tmp_path: Path) -> Iterator[Callable[[Path], tuple[str, subprocess.Popen[bytes]]]]:
+    """Starts `transformers serve`, a real OpenAI-compatible server, for a model folder: its base URL and process."""
+    if missing := [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"transformers[serving] is not installed: no {', '.join(missing)}")
+    processes = []
+
+    def serve(model: Path) -> tuple[str, subprocess.Popen[bytes]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        (tmp_path / "hf" / "hub").mkdir(parents=True)
+        environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+        command = [Path(sys.executable).with_name("transformers"), "serve", model, "--port", str(port)]
+        with open(tmp_path / "serve.log", "wb") as log:
+            process = subprocess.Popen([*map(str, command), "--device", "cpu"], env=environment, stdout=log, stderr=log)
+        processes.append(process)
+        _wait_for(f"http://127.0.0.1:{port}/health", process, tmp_path / "serve.log")
+        return f"http://127.0.0.1:{port}/v1", process
+
+    yield serve
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(START_S * 4):
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError(f"not up after {START_S} s: {log.read_text()}")

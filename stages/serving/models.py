@@ -13,8 +13,10 @@ All on the same weights share them: adapters are switched, not loaded again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from copy import copy
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from stages.serving.releases import files_of, find, is_release
 
 TUNED, UNTUNED = "tuned", ("book", "base")
 CHOICES = (TUNED, *UNTUNED)
+_VERSIONS = count()  # in the names of adapters: no name is used twice on the same weights
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,19 @@ class LoadedModel:
     own_prompt: bool = False
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """Path, size and time of change of the files that models are loaded from: another one where any was replaced."""
+
+    weights: tuple[tuple[str, int, int], ...]
+    adapters: tuple[tuple[str, int, int], ...]
+
+
 class Models:
-    """Loads on demand. Two sets of weights stay side by side where memory allows, else the older one goes."""
+    """Loads on demand. Two sets of weights stay side by side where memory allows, else the older one goes.
+
+    What is loaded stays as it is when its files change; `fresh` reads them anew.
+    """
 
     def __init__(
         self, workspace: Workspace, model: Model, prompt: Prompt, domain: str, styles: Sequence[str] = ()
@@ -60,6 +74,8 @@ class Models:
         self.styles = tuple(styles)
         self.choices = (*CHOICES, *styles)
         self._loaded: dict[str, LoadedModel] = {}
+        self._adapted: dict[str, tuple[str, LoadedModel]] = {}  # choice -> weights, and the model but for its network
+        self._version = next(_VERSIONS)
 
     def load(self, choice: str) -> LoadedModel:
         """Raises DataError where files are missing or the LoRA was trained with another prompt; ConfigError for a
@@ -70,6 +86,9 @@ class Models:
             raise ConfigError(f"model: {choice!r} is not one of {', '.join(self.choices)}")
         if choice in UNTUNED:
             return self._weights(choice)
+        if choice in self._adapted:
+            weights, adapted = self._adapted[choice]
+            return replace(adapted, network=self._weights(weights).network)
         folder = f"styles/{choice}" if choice in self.styles else "rag_lora"
         adapter = self.workspace.read(f"models/{self.domain}/{folder}")
         note = read_adapter_note(adapter)
@@ -77,18 +96,55 @@ class Models:
         loaded = self._weights(weights)
         loaded = replace(loaded, renderer=Renderer(prompt_of(note, self.prompt), loaded.tokenizer))
         check_adapter(adapter, loaded.renderer.hash)
-        network = _with_adapter(loaded.network, adapter, choice)
+        network = _with_adapter(loaded.network, adapter, self._adapter_name(choice))
         self._loaded[weights] = replace(self._loaded[weights], network=network)
-        return replace(loaded, network=network, own_prompt="prompt" in note)
+        self._adapted[choice] = weights, replace(loaded, network=network, own_prompt="prompt" in note)
+        return self._adapted[choice][1]
 
     @contextmanager
     def use(self, choice: str) -> Iterator[LoadedModel]:
         """The model as `choice` means it, until the block ends: for `book` and `base` with the LoRA switched off."""
         loaded = self.load(choice)
         if choice in self.styles or choice == TUNED:
-            loaded.network.set_adapter(choice)
+            loaded.network.set_adapter(self._adapter_name(choice))
         with loaded.network.disable_adapter() if choice in UNTUNED and _has_lora(loaded.network) else nullcontext():
             yield loaded
+
+    def stamp(self) -> Stamp:
+        """Of the files as they are now."""
+        own = f"models/{self.domain}"
+        adapters = [f"{own}/rag_lora", *(f"{own}/styles/{style}" for style in self.styles)]
+        return Stamp(self._files(base_folder(self.model), f"{own}/book_merged"), self._files(*adapters))
+
+    def _files(self, *folders: str) -> tuple[tuple[str, int, int], ...]:
+        found = []
+        for folder in folders:
+            with suppress(DataError, OSError):  # not there, or being replaced
+                for path in sorted(self.workspace.read(folder).iterdir()):
+                    state = path.stat()
+                    found.append((str(path), state.st_size, state.st_mtime_ns))
+        return tuple(found)
+
+    def fresh(self, keep_weights: bool = False) -> Models:
+        """These models for files that have changed; what is loaded here can be used side by side.
+
+        keep_weights: only adapters have changed, and the weights below them can be shared.
+        """
+        other = copy(self)
+        other._adapted, other._version = {}, next(_VERSIONS)
+        if not keep_weights:
+            other._loaded = {}
+        return other
+
+    def drop_adapters(self) -> None:
+        """Takes this version's adapters off weights that others share. The models are not to be used any more."""
+        for choice, (weights, _) in self._adapted.items():
+            if weights in self._loaded:
+                self._loaded[weights].network.delete_adapter(self._adapter_name(choice))
+        self._adapted = {}
+
+    def _adapter_name(self, choice: str) -> str:
+        return f"{choice}-{self._version}"
 
     def _weights(self, name: str) -> LoadedModel:
         """`base` or `book`, with whatever adapters it has been given."""
@@ -116,8 +172,10 @@ class Models:
         self._make_room(folder)
         _silence_loading()
         tokenizer = load_tokenizer(folder)
-        renderer = Renderer(release.prompt(folder), tokenizer)
-        self._loaded[spec] = LoadedModel(load_model(folder, release.model), tokenizer, renderer)
+        prompt = release.prompt(folder)
+        own = prompt != Prompt(**release.settings["prompt"])
+        network = load_model(folder, release.model)
+        self._loaded[spec] = LoadedModel(network, tokenizer, Renderer(prompt, tokenizer), own)
         return self._loaded[spec]
 
     def _make_room(self, folder: Path) -> None:
@@ -130,6 +188,7 @@ class Models:
             import torch
 
             self._loaded.clear()
+            self._adapted.clear()
             gc.collect()
             torch.cuda.empty_cache()
 
@@ -164,4 +223,5 @@ def _silence_loading() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft calls an older name
+    warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
@@ -27,6 +28,10 @@ from stages.regression.task import RegressionTask
 
 if TYPE_CHECKING:
     from stages.regression.distribution import Predictions
+    from stages.regression.pair_embedding import PairEmbedder
+    from stages.regression.pair_index import PairIndex
+    from stages.regression.pair_prompts import PairRenderer
+    from stages.regression.predictor import Predictor
 
 DECODINGS = ("expected", "greedy", "head")
 DECIMALS = 6  # of numbers in JSON
@@ -124,7 +129,10 @@ class Prediction:
 
 
 class PairPredictor:
-    """Predicts for lists of pairs; models are loaded for each list and let go: an embedder first, then the model."""
+    """Predicts for lists of pairs, in any thread, one list at a time.
+
+    An embedder and the model are loaded when they are first needed, and stay where both fit into memory.
+    """
 
     def __init__(self, config: Config, workspace: Workspace) -> None:
         self.config, self.workspace = config, workspace
@@ -137,6 +145,9 @@ class PairPredictor:
             )
         self.split: str = calibration["split"]
         self.system = choose_system(calibration, config)
+        self._lock = Lock()
+        self._finder: tuple[PairEmbedder, PairIndex] | None = None
+        self._reader: tuple[PairRenderer, Predictor] | None = None
 
     def predict(self, asked: Sequence[Asked]) -> list[Prediction]:
         """One prediction for each pair, in order. Raises DataError where a model or the index is missing or other
@@ -144,8 +155,9 @@ class PairPredictor:
         for pair in asked:
             if pair.flaw:
                 raise DataError(f"the pair {pair.id or f'{pair.a:.30} | {pair.b:.30}'}: {pair.flaw}")
-        neighbours = self._neighbours(asked) if self.system.num_neighbours else [[] for _ in asked]
-        values, ends, shortened = self._read_model(asked, neighbours)
+        with self._lock:
+            neighbours = self._neighbours(asked) if self.system.num_neighbours else [[] for _ in asked]
+            values, ends, shortened = self._read_model(asked, neighbours)
         return [
             Prediction(pair, self.system.name, value, low, high, self.system.interval["level"], near, num_shortened)
             for pair, value, low, high, near, num_shortened in zip(
@@ -155,40 +167,64 @@ class PairPredictor:
 
     def _neighbours(self, asked: Sequence[Asked]) -> list[list[Neighbour]]:
         """Known pairs of the training part, as evaluation's prompts show them."""
-        from stages.regression.pair_embedding import load_pair_embedder
-        from stages.regression.pair_index import PairIndex, neighbour, read_pairs
+        from stages.regression.pair_index import neighbour
 
-        data = f"data/{self.config.task.name}"
-        known = read_pairs(self.workspace.read(f"{data}/pairs"), self.split, "train")
-        embedder = load_pair_embedder(self.config, self.workspace)
-        index = PairIndex.load(self.workspace.read(f"{data}/pair_index"), self.split, known, embedder.fingerprint)
+        embedder, index = self._load_finder()
         vectors = embedder.encode([(pair.a, pair.b) for pair in asked])
         found = index.search(vectors, self.system.num_neighbours, [pair.key for pair in asked])
         return [[neighbour(index.pairs[row], distance) for row, distance in near] for near in found]
+
+    def _load_finder(self) -> tuple[PairEmbedder, PairIndex]:
+        from stages.regression.pair_embedding import load_pair_embedder
+        from stages.regression.pair_index import PairIndex, read_pairs
+
+        if self._finder is None:
+            data = f"data/{self.config.task.name}"
+            known = read_pairs(self.workspace.read(f"{data}/pairs"), self.split, "train")
+            self._make_room()
+            embedder = load_pair_embedder(self.config, self.workspace)
+            folder = self.workspace.read(f"{data}/pair_index")
+            self._finder = embedder, PairIndex.load(folder, self.split, known, embedder.fingerprint)
+        return self._finder
 
     def _read_model(
         self, asked: Sequence[Asked], neighbours: list[list[Neighbour]]
     ) -> tuple[list[float], tuple[list[float], list[float]], list[int]]:
         """The numbers, the ends of their intervals, and how many texts of each prompt were shortened."""
+        renderer, predictor = self._load_reader()
+        rendered = [renderer.prompt_ids(p.a, p.b, near) for p, near in zip(asked, neighbours, strict=True)]
+        predicted = predictor.predict([str(n) for n in range(len(asked))], [one.input_ids for one in rendered])
+        numbers = getattr(predicted, self.system.decoding)
+        if numbers is None:
+            raise DataError(f"{self._adapter()}: has no head to decode with; train it again, or use another decoding")
+        return numbers.tolist(), _intervals(self.system, predicted, numbers), [one.num_shortened for one in rendered]
+
+    def _load_reader(self) -> tuple[PairRenderer, Predictor]:
         from stages.generation.loading import check_adapter, load_tokenizer, resolve_base
         from stages.regression.adapter_switch import AdapterSwitch
         from stages.regression.pair_prompts import PairRenderer
         from stages.regression.predictor import Predictor
 
-        config, adapter = self.config, self._adapter()
-        weights = resolve_base(self.workspace, config.model)
-        tokenizer = load_tokenizer(weights)
-        max_length = config.max_prompt_tokens or config.model.max_context_tokens - config.max_new_tokens
-        renderer = PairRenderer(config.task, tokenizer, max_length)
-        check_adapter(adapter, renderer.hash)
-        rendered = [renderer.prompt_ids(p.a, p.b, near) for p, near in zip(asked, neighbours, strict=True)]
-        model = AdapterSwitch(weights, config.model).use(adapter)
-        predictor = Predictor(model, tokenizer, config.task, config.batch_size)
-        predicted = predictor.predict([str(n) for n in range(len(asked))], [one.input_ids for one in rendered])
-        numbers = getattr(predicted, self.system.decoding)
-        if numbers is None:
-            raise DataError(f"{adapter}: has no head to decode with; train it again, or use another decoding")
-        return numbers.tolist(), _intervals(self.system, predicted, numbers), [one.num_shortened for one in rendered]
+        if self._reader is None:
+            config, adapter = self.config, self._adapter()
+            weights = resolve_base(self.workspace, config.model)
+            tokenizer = load_tokenizer(weights)
+            max_length = config.max_prompt_tokens or config.model.max_context_tokens - config.max_new_tokens
+            renderer = PairRenderer(config.task, tokenizer, max_length)
+            check_adapter(adapter, renderer.hash)
+            self._make_room()
+            model = AdapterSwitch(weights, config.model).use(adapter)
+            self._reader = renderer, Predictor(model, tokenizer, config.task, config.batch_size)
+        return self._reader
+
+    def _make_room(self) -> None:
+        """Forgets what is loaded where one more base model would not fit beside it."""
+        from stages.generation.loading import resolve_base
+        from stages.serving.machine import free_model_memory_bytes
+        from stages.serving.models import weights_bytes
+
+        if weights_bytes(resolve_base(self.workspace, self.config.model)) > free_model_memory_bytes():
+            self._finder = self._reader = None
 
     def _adapter(self) -> Path:
         folder = f"models/{self.config.task.name}/regression/{self.system.recipe}/{self.split}"

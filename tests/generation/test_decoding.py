@@ -15,19 +15,6 @@ VOCABULARY = 40
 END = 2
 
 
-class ByteTokenizer:
-    """One token per byte of UTF-8, after three special ones; decodes like a byte-level tokenizer."""
-
-    eos_token_id = END
-    chat_template = None
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return bytes(i - 3 for i in ids if i >= 3).decode("utf-8", errors="replace")
-
-    def encode(self, text: str) -> list[int]:
-        return [byte + 3 for byte in text.encode()]
-
-
 class NumberTokenizer:
     eos_token_id = END
     chat_template = None
@@ -58,26 +45,6 @@ class Scripted:
             written = real[real.index(0) + 1 :] if 0 in real else []
             logits[row, 0, [*self.scripts[real[0]], END][len(written)]] = 1.0
         return SimpleNamespace(logits=logits)
-
-
-@pytest.fixture(scope="module")
-def llama() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.5,  # far from uniform: greedy choices do not hang on rounding
-        eos_token_id=None,
-        bos_token_id=None,
-    )
-    return LlamaForCausalLM(config).eval()
 
 
 def prompts_of_many_lengths(count: int, seed: int = 0) -> list[list[int]]:
@@ -145,42 +112,42 @@ def test_losses_of_a_padded_batch_equal_those_of_each_example_alone(llama: Any) 
 
 
 @pytest.mark.parametrize("text", ["Bäko müsste", "Привет, мир", "a\N{ROCKET}\N{GRINNING FACE}b", "", "e\u0301"])
-def test_streamed_pieces_join_to_the_text_and_split_no_character(text: str) -> None:
-    tokenizer = ByteTokenizer()
+def test_streamed_pieces_join_to_the_text_and_split_no_character(text: str, byte_tokenizer: Any) -> None:
+    tokenizer = byte_tokenizer
     pieces = list(stream(Scripted({10: tokenizer.encode(text)}), tokenizer, [10, 0], 100))
     assert "".join(pieces) == text
     assert all(piece and "\ufffd" not in piece for piece in pieces)
     assert len(pieces) == len(text)  # each character as soon as it is complete
 
 
-def test_a_character_cut_off_by_the_limit_is_shown_as_the_replacement_character() -> None:
-    tokenizer = ByteTokenizer()
+def test_a_character_cut_off_by_the_limit_is_shown_as_the_replacement_character(byte_tokenizer: Any) -> None:
+    tokenizer = byte_tokenizer
     pieces = list(stream(Scripted({10: tokenizer.encode("aя")}), tokenizer, [10, 0], 2))
     assert pieces == ["a", "\ufffd"]
 
 
-def test_stray_bytes_inside_a_text_do_not_hold_it_up() -> None:
+def test_stray_bytes_inside_a_text_do_not_hold_it_up(byte_tokenizer: Any) -> None:
     script = [ord("a") + 3, 0xE2 + 3, ord("b") + 3]
-    assert list(stream(Scripted({10: script}), ByteTokenizer(), [10, 0], 9)) == ["a", "\ufffdb"]
+    assert list(stream(Scripted({10: script}), byte_tokenizer, [10, 0], 9)) == ["a", "\ufffdb"]
 
 
-def test_streaming_equals_generation(llama: Any) -> None:
-    tokenizer = ByteTokenizer()
+def test_streaming_equals_generation(llama: Any, byte_tokenizer: Any) -> None:
+    tokenizer = byte_tokenizer
     for prompt in prompts_of_many_lengths(5, seed=2):
         assert "".join(stream(llama, tokenizer, prompt, 12)) == generate(llama, tokenizer, [prompt], 12, 1)[0]
 
 
-def test_sampling_follows_the_seed_and_differs_from_greedy(llama: Any) -> None:
+def test_sampling_follows_the_seed_and_differs_from_greedy(llama: Any, byte_tokenizer: Any) -> None:
     def sample(seed: int) -> str:
         torch.manual_seed(seed)
-        return "".join(stream(llama, ByteTokenizer(), [5, 6, 7], 30, temperature=5.0))
+        return "".join(stream(llama, byte_tokenizer, [5, 6, 7], 30, temperature=5.0))
 
     assert sample(1) == sample(1)
     assert len({sample(seed) for seed in range(4)}) == 4
 
 
-def test_streaming_leaves_inference_mode_between_pieces(llama: Any) -> None:
-    for _ in stream(llama, ByteTokenizer(), [5, 6], 3):
+def test_streaming_leaves_inference_mode_between_pieces(llama: Any, byte_tokenizer: Any) -> None:
+    for _ in stream(llama, byte_tokenizer, [5, 6], 3):
         assert not torch.is_inference_mode_enabled()
 
 

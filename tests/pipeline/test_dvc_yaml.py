@@ -11,9 +11,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# How a stage starts, shows progress and words its errors does not change what it computes.
+# How a stage starts, shows progress, notes its cost and words its errors does not change what it computes.
 INFRASTRUCTURE = {
-    f"stages.core.{name}" for name in ("errors", "process", "progress", "stage", "workspace", "sweep_table")
+    f"stages.core.{name}" for name in ("cost", "errors", "process", "progress", "stage", "workspace", "sweep_table")
 }
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)

@@ -73,6 +73,7 @@ class MemoryPeak:
 
     def __init__(self) -> None:
         self.peak_bytes = 0
+        self.num_samples = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="memory-peak", daemon=True)
 
@@ -92,6 +93,7 @@ class MemoryPeak:
                 process = psutil.Process()
                 sizes = map(_resident_bytes, [process, *process.children(recursive=True)])
                 self.peak_bytes = max(self.peak_bytes, sum(sizes))
+                self.num_samples += 1
 
 
 def _resident_bytes(process: psutil.Process) -> int:

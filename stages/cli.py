@@ -18,6 +18,7 @@ from stages.serving import commands, headline
 from stages.serving.compare_command import compare_command
 from stages.serving.convert_command import convert
 from stages.serving.doctor.command import doctor as print_diagnosis
+from stages.serving.gc_command import gc_command
 from stages.serving.kb_command import knowledge_app
 from stages.serving.new_command import new
 from stages.serving.predict_command import predict_command
@@ -56,6 +57,7 @@ for command in (new, convert, commands.chat, commands.ask, headline.report):
 app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace()), name="kb")
 app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
 app.command("compare")(compare_command(lambda domain: _params("domain", domain), Workspace()))
+app.command("gc")(gc_command(Workspace()))
 app.command("review")(review_command(lambda: _params("domain", "")["review"], Workspace()))
 app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
 

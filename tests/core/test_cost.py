@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,6 @@ def test_of_several_training_processes_the_first_writes(tmp_path: Path, monkeypa
 
 
 def test_memory_of_children_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-
     monkeypatch.setattr("stages.core.cost.SAMPLE_EVERY_S", 0.05)
     child = "x = bytearray(300_000_000); print(flush=True); input()"
     with MemoryPeak() as peak:
@@ -72,7 +72,7 @@ def test_memory_of_children_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         process.stdout.readline()
         seen = peak.num_samples
         while peak.num_samples < seen + 2:
-            pass
+            time.sleep(0.01)
         process.communicate("\n")
     assert peak.peak_bytes >= 300_000_000
 

@@ -1,0 +1,84 @@
+"""Sharing through a remote: what one clone has pushed, another pulls and need not build."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .conftest import commit, sh
+from .servers import Line, s3_server, ssh_server
+
+pytestmark = pytest.mark.slow  # a dozen runs of DVC each
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@contextmanager
+def remote(kind: str, project: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Adds a remote of this kind to the project's settings; gives the environment that DVC needs for it."""
+
+    def add(url: str, **settings: str) -> None:
+        sh(project, "dvc", "remote", "add", "-d", "shared", url)
+        for key, value in settings.items():
+            sh(project, "dvc", "remote", "modify", "shared", key, value)
+
+    if kind == "folder":
+        add(str(folder / "remote"))
+        yield {}
+    elif kind == "s3":
+        with s3_server("cache") as port:
+            add("s3://cache/dvc", endpointurl=f"http://127.0.0.1:{port}")
+            yield KEYS
+    else:
+        with ssh_server(folder / "home") as port:
+            add(f"ssh://127.0.0.1:{port}{folder}/remote", user="test", keyfile=str(folder / "home/.ssh/id"))
+            yield {"HOME": str(folder / "home")}
+
+
+def clone(project: Path, name: str) -> Path:
+    folder = project.parent / name
+    sh(project.parent, "git", "clone", "-q", str(project), str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3", "ssh"])
+def test_a_fresh_clone_pulls_and_runs_nothing(kind: str, project: Path, tmp_path: Path) -> None:
+    with remote(kind, project, tmp_path) as environment:
+        commit(project, "remote")
+        sh(project, "dvc", "push", **environment)
+        fresh = clone(project, "fresh")
+        sh(fresh, "dvc", "pull", **environment)
+    assert (fresh / "models/w.bin").read_text() == "one " * 4000
+    assert "Running stage" not in sh(fresh, "dvc", "repro").stdout
+
+
+def test_a_push_that_was_cut_off_is_completed_by_the_next(project: Path, tmp_path: Path) -> None:
+    rng = random.Random(13)
+    for number in range(30):
+        file = project / "data/docs" / f"{number}.bin"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(rng.randbytes(50_000))
+    sh(project, "dvc", "add", "-q", "data/docs")
+    with s3_server("cache") as server:
+        line = Line(server, max_bytes=600_000)
+        sh(project, "dvc", "remote", "add", "-d", "shared", "s3://cache/dvc")
+        sh(project, "dvc", "remote", "modify", "shared", "endpointurl", f"http://127.0.0.1:{line.port}")
+        commit(project, "remote")
+        few = {**KEYS, "AWS_MAX_ATTEMPTS": "1", "AWS_RETRY_MODE": "standard"}
+        failed = sh(project, "dvc", "push", "--jobs", "2", check=False, **few)
+        assert failed.returncode != 0 and line.broken.is_set()
+        assert "ERROR: failed to push data to the cloud" in failed.stderr
+
+        whole = Line(server, port=line.port)
+        sh(project, "dvc", "push", **few)
+        fresh = clone(project, "fresh")
+        sh(fresh, "dvc", "pull", **few)
+        whole.cut()
+    names = sorted(path.name for path in (project / "data/docs").iterdir())
+    assert len(names) == 30
+    assert all((fresh / "data/docs" / n).read_bytes() == (project / "data/docs" / n).read_bytes() for n in names)
+    assert sh(fresh, "dvc", "status").stdout == "Data and pipelines are up to date.\n"

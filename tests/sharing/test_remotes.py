@@ -82,3 +82,29 @@ def test_a_push_that_was_cut_off_is_completed_by_the_next(project: Path, tmp_pat
     assert len(names) == 30
     assert all((fresh / "data/docs" / n).read_bytes() == (project / "data/docs" / n).read_bytes() for n in names)
     assert sh(fresh, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+
+
+def test_data_stages_on_one_machine_and_training_on_another(project: Path, tmp_path: Path) -> None:
+    """raw.txt is on the laptop only, as raw material is: the GPU host gets what it needs, and gives back the model."""
+    sh(project, "git", "rm", "-q", "--cached", "raw.txt")
+    (project / ".gitignore").write_text("raw.txt\n")
+    (project / "raw.txt").write_text("uno " * 1000)
+    with remote("folder", project, tmp_path):
+        sh(project, "dvc", "repro", "-q", "data")
+        commit(project, "data")
+        sh(project, "dvc", "push", "-q", "data")
+
+        host = clone(project, "host")
+        lacking = sh(host, "dvc", "repro", check=False)
+        assert lacking.returncode != 0
+        assert "failed to reproduce 'data'" in lacking.stderr and "raw.txt" in lacking.stderr
+
+        trained = sh(host, "dvc", "repro", "--pull").stdout
+        assert "Running stage 'train'" in trained and "Running stage 'data'" not in trained
+        commit(host, "model")
+        sh(host, "dvc", "push", "-q", "train")
+
+    sh(project, "git", "pull", "-q", str(host), "main")
+    assert "models/w.bin" in sh(project, "dvc", "status").stdout
+    assert "Running stage" not in sh(project, "dvc", "repro", "--pull").stdout
+    assert (project / "models/w.bin").read_text() == "uno " * 4000

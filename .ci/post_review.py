@@ -51,7 +51,8 @@ class Comments:
     def _call(self, method: str, url: str, body: Mapping[str, str] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {**self.headers, "Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=60) as response:
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  # the CI's own address
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
             return json.load(response)
 
 

@@ -108,3 +108,23 @@ def test_data_stages_on_one_machine_and_training_on_another(project: Path, tmp_p
     assert "models/w.bin" in sh(project, "dvc", "status").stdout
     assert "Running stage" not in sh(project, "dvc", "repro", "--pull").stdout
     assert (project / "models/w.bin").read_text() == "uno " * 4000
+
+
+def test_a_clone_knows_without_pulling_what_was_not_pushed(project: Path, tmp_path: Path) -> None:
+    """The check of the shipped workflows."""
+    script = project / ".ci/check_cache"
+    script.parent.mkdir()
+    script.write_bytes((Path(__file__).resolve().parents[2] / ".ci/check_cache").read_bytes())
+    script.chmod(0o755)
+    with remote("folder", project, tmp_path):
+        commit(project, "remote")
+        fresh = clone(project, "fresh")
+        lacking = sh(fresh, ".ci/check_cache", check=False)
+        assert lacking.returncode == 1
+        assert lacking.stdout == "not on the remote: data/clean.bin\nnot on the remote: models/w.bin\n"
+        sh(project, "dvc", "push", "-q")
+        assert sh(fresh, ".ci/check_cache").stdout == ""
+        assert not (fresh / "models/w.bin").exists()
+    (fresh / "dvc.yaml").write_text((fresh / "dvc.yaml").read_text().replace("double.py data", "double.py  data"))
+    stale = sh(fresh, ".ci/check_cache", check=False)
+    assert stale.returncode == 1 and "dvc.lock is not of this tree" in stale.stderr

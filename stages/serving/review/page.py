@@ -120,9 +120,11 @@ def _data(review: Review) -> str:
     parts = [_table(["stage", "read", "kept", "rejected", "reasons"], rows, len(rows))]
     if same := [_code(split.name) for split in review.splits if not split.changed]:
         parts.append(f"Split unchanged: {', '.join(same)}.")
+    if new := [_code(split.name) for split in review.splits if split.before is None]:
+        parts.append(f"Split new: {', '.join(new)}.")
     for split in review.splits:
-        if split.changed:
-            hashes = _arrow(*(value and value[:12] for value in (split.before, split.after)))
+        if split.changed and split.before is not None:
+            hashes = _arrow(split.before[:12], split.after and split.after[:12])
             parts.append(f"**Split changed**: {_code(split.name)} ({hashes}); the questions are others than before.")
     return "\n\n".join(filter(None, parts))
 

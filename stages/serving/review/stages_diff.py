@@ -31,9 +31,9 @@ class StageChange:
 
 
 def stages_diff(before: Entry, after: Entry) -> list[StageChange]:
-    """From two dvc.lock as mappings, in the order of the later one."""
+    """From two dvc.lock as mappings, in the order of the later one; without `params`, which only checks."""
     old, new = before.get("stages") or {}, after.get("stages") or {}
-    names = [name for name in dict.fromkeys([*new, *old]) if old.get(name) != new.get(name)]
+    names = [name for name in dict.fromkeys([*new, *old]) if name != "params" and old.get(name) != new.get(name)]
     return [_stage_change(name, old.get(name), new.get(name)) for name in names]
 
 

@@ -128,3 +128,23 @@ def test_a_clone_knows_without_pulling_what_was_not_pushed(project: Path, tmp_pa
     (fresh / "dvc.yaml").write_text((fresh / "dvc.yaml").read_text().replace("double.py data", "double.py  data"))
     stale = sh(fresh, ".ci/check_cache", check=False)
     assert stale.returncode == 1 and "dvc.lock is not of this tree" in stale.stderr
+
+
+def test_a_past_run_is_shared_by_its_name(project: Path, tmp_path: Path) -> None:
+    for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
+        sh(project, "git", "config", key, value)
+    origin = tmp_path / "origin"
+    sh(tmp_path, "git", "init", "-q", "--bare", "-b", "main", str(origin))
+    with remote("folder", project, tmp_path):
+        commit(project, "remote")
+        sh(project, "git", "remote", "add", "origin", str(origin))
+        sh(project, "git", "push", "-q", "origin", "main")
+        (project / "raw.txt").write_text("tre " * 900)
+        sh(project, "dvc", "exp", "run", "-n", "shorter")
+        sh(project, "dvc", "exp", "push", "origin", "shorter")
+
+        fresh = clone(origin, "fresh")
+        assert "shorter" in sh(fresh, "dvc", "exp", "list", "origin").stdout
+        sh(fresh, "dvc", "exp", "pull", "origin", "shorter")
+        sh(fresh, "dvc", "exp", "apply", "shorter")
+    assert (fresh / "models/w.bin").read_text() == "tre " * 3600

@@ -22,8 +22,8 @@ MARKER = "<!-- groundtune review -->"  # by which a workflow finds its comment a
 MAX_CHARS = 65_000  # of a comment on GitHub
 MAX_CELL = 160
 NOTE = (
-    f'"{SAME}": the 95 % intervals overlap. Both runs were measured on the same questions but compared by their '
-    "summaries, which is careful: a small difference may be there. A metric without an interval is compared as it is."
+    f'"{SAME}": the 95 % intervals overlap. The runs are compared by their summaries, not question by question, which is '
+    "careful: a small difference may be there. A metric without an interval is compared as it is."
 )
 
 
@@ -36,7 +36,9 @@ def page(review: Review, max_rows: int) -> str:
     text = "\n\n".join(parts) + "\n"
     if len(text) <= MAX_CHARS:
         return text
-    return text[:MAX_CHARS].rpartition("\n\n")[0] + "\n\n(cut here: see `groundtune review --json`)\n"
+    kept = text[:MAX_CHARS].rpartition("\n")[0]
+    unfold = "\n\n</details>" if kept.count("<details>") > kept.count("</details>") else ""
+    return f"{kept}{unfold}\n\n(cut here: see `groundtune review --json`)\n"
 
 
 def _head(review: Review) -> Iterator[str]:
@@ -51,7 +53,7 @@ def _head(review: Review) -> Iterator[str]:
     if not review.base_has_metrics:
         yield "The base has no metrics: everything measured is new, and nothing can be compared."
     if unsure := [change for change in review.metrics if change.lost_too_much and not change.regression]:
-        names = ", ".join(f"{_code(change.name)}" for change in unsure)
+        names = ", ".join(_code(change.name) for change in unsure)
         yield f"Worse than the tolerance, but within the intervals: {names}."
     if review.stale:
         lines = [f"- {_code(name)}: {_listed(found, 4)}" for name, found in review.stale.items()]

@@ -275,6 +275,7 @@ def test_a_long_page_is_cut_to_what_a_comment_may_hold(repository: Path, write: 
     write("params.yaml", {f"key-{n}": "x" * 150 for n in range(1000)})
     text = review(repository, settings={**SETTINGS, "max_rows": 900}).stdout
     assert len(text) <= 65_100
+    assert text.count("<details>") == text.count("</details>") == 1
     assert text.endswith("(cut here: see `groundtune review --json`)\n")
 
 

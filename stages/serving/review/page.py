@@ -22,7 +22,7 @@ MARKER = "<!-- groundtune review -->"  # by which a workflow finds its comment a
 MAX_CHARS = 65_000  # of a comment on GitHub
 MAX_CELL = 160
 NOTE = (
-    f'"{SAME}": the 95 % intervals overlap. The runs are compared by their summaries, not question by question, which is '
+    f'"{SAME}": the 95 % intervals overlap. The runs are compared by summaries, not question by question, which is '
     "careful: a small difference may be there. A metric without an interval is compared as it is."
 )
 

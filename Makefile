@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 PYTEST_ARGS ?=
 TARGETS ?= evaluate
 
-.PHONY: setup repro test test-pipeline test-axolotl axolotl lint bench clean
+.PHONY: setup repro pull test test-pipeline test-axolotl axolotl lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 repro: setup
 	dvc repro $(TARGETS)
 	@groundtune report
+
+# from the remote, what the current parameters need; after it `dvc repro` has nothing to run
+pull: setup
+	dvc pull
 
 test: setup
 	pytest -m "not pipeline and not axolotl" $(PYTEST_ARGS)

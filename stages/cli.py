@@ -19,10 +19,12 @@ from stages.serving.compare_command import compare_command
 from stages.serving.convert_command import convert
 from stages.serving.doctor.command import doctor as print_diagnosis
 from stages.serving.explain_command import explain_command
+from stages.serving.gc_command import gc_command
 from stages.serving.kb_command import knowledge_app
 from stages.serving.new_command import new
 from stages.serving.predict_command import predict_command
 from stages.serving.release_command import release_command
+from stages.serving.review.command import review_command
 from stages.serving.sft_command import sft_app
 from stages.serving.verify_command import verify_command
 
@@ -61,6 +63,8 @@ app.command("compare")(compare_command(lambda domain: _params("domain", domain),
 app.command("release")(release_command(lambda: str(_params("domain", "")["domain"]["name"]), Workspace()))
 app.command("explain")(explain_command(Workspace()))
 app.command("verify")(verify_command(Workspace()))
+app.command("gc")(gc_command(Workspace()))
+app.command("review")(review_command(lambda: _params("domain", "")["review"], Workspace()))
 app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
 
 

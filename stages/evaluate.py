@@ -6,7 +6,7 @@ Retrieval, grounding, perplexity, style, memorisation and prompt parity, each nu
     reads   data/<domain>/{rag,index,knowledge.sqlite}, models/base/<model>,
             models/<domain>/{book_merged,rag_lora,styles};
             for the report, reports/<domain>/<stage>/{metrics.json,curve.csv} of the stages before
-    writes  reports/<domain>/metrics.json, report.md, figures/*.png, plots/*.csv
+    writes  reports/<domain>/metrics.json, headline.json, report.md, figures/*.png, plots/*.csv
 
     python -m stages.evaluate
     python -m stages.evaluate evaluate.limit=20
@@ -31,6 +31,7 @@ from stages.evaluation.ablation import rank_by_variant
 from stages.evaluation.answer_cache import answers_key, remembered
 from stages.evaluation.answering import Condition, answer_conditions, clusters
 from stages.evaluation.grounding import Documents, grounding_documents
+from stages.evaluation.headline import domain_headline
 from stages.evaluation.inputs import read_inputs, unrelated_answers
 from stages.evaluation.memorisation import TrainingText
 from stages.evaluation.parity import parity
@@ -85,6 +86,7 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     tree = Summary(evaluation.results, config.seed, config.num_resamples).tree()
     metrics = as_json(tree)
     write_json(workspace.write(f"reports/{config.domain}/metrics.json"), metrics)
+    write_json(workspace.write(f"reports/{config.domain}/headline.json"), domain_headline(metrics))
     publish(workspace, config.domain, config.model.name, evaluation.results, tree)
     return metrics
 

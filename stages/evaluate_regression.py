@@ -5,7 +5,7 @@ neighbours in the prompt, for every seed that was trained; each number with a 95
 
     reads   data/<task>/{pairs,pair_index}, models/base/<model>, models/<task>/regression/<recipe>/<split>/seed-<n>;
             for the report, reports/<task>/train_regression/<recipe>/curve.csv
-    writes  reports/<task>/metrics.json, report.md, figures/*.png, plots/*.csv
+    writes  reports/<task>/metrics.json, headline.json, report.md, figures/*.png, plots/*.csv
             models/<task>/calibration.json: which model `groundtune predict` takes, and how its intervals are made
 
     python -m stages.evaluate_regression
@@ -28,6 +28,7 @@ from stages.core.schema import Model, one_of
 from stages.core.seeding import seed_everything
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
+from stages.evaluation.headline import regression_headline
 from stages.evaluation.regression_publishing import publish, read_curve
 from stages.evaluation.regression_results import (
     EXPECTED,
@@ -112,6 +113,7 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     tree = summary.tree()
     measured = as_json(tree)
     write_json(workspace.write(f"reports/{task.name}/metrics.json"), measured)
+    write_json(workspace.write(f"reports/{task.name}/headline.json"), regression_headline(measured))
     write_json(workspace.write(f"models/{task.name}/calibration.json"), summary.calibration(config.model.name))
     curves = {recipe: read_curve(path.read_text(encoding="utf-8")) for recipe, path in evaluation.curves.items()}
     publish(workspace, summary, tree, config.model.name, config.targets, curves)

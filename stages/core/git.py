@@ -9,15 +9,21 @@ from pathlib import Path
 from stages.core.errors import DataError
 
 
-def git(root: Path, *arguments: str) -> str:
+def git_bytes(root: Path, *arguments: str) -> bytes:
     """What `git ARGUMENTS` prints, run in `root`. Raises DataError with git's own words where it fails."""
     try:
-        run = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8", check=False)
+        run = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)
     except FileNotFoundError as error:
         raise DataError("git is not installed") from error
     if run.returncode:
-        raise DataError(f"git {' '.join(arguments[:2])}: {run.stderr.strip() or f'exit code {run.returncode}'}")
+        words = run.stderr.decode("utf-8", "replace").strip()
+        raise DataError(f"git {' '.join(arguments[:2])}: {words or f'exit code {run.returncode}'}")
     return run.stdout
+
+
+def git(root: Path, *arguments: str) -> str:
+    """The same as text."""
+    return git_bytes(root, *arguments).decode("utf-8")
 
 
 def file_at(root: Path, revision: str, path: str) -> str | None:

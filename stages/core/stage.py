@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.config import parse_section
+from stages.core.cost import noted_cost
 from stages.core.errors import ConfigError, GroundtuneError
 from stages.core.process import die_with_parent, quiet_environment
+from stages.core.read_only import keep_read_only_files
 from stages.core.workspace import ROOT, Workspace
 
 CONF = ROOT / "conf"
@@ -38,10 +40,14 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
             print(help_text(name, sys.modules[run.__module__].__doc__ or ""))
             return
         die_with_parent()
+        keep_read_only_files()
         variant = sys.argv.pop(1).removeprefix("@") if sys.argv[1:] and sys.argv[1].startswith("@") else ""
         try:
             if len(sys.argv) == 1:
-                run(parse_section(config_class, with_variant(load_section(name), variant, name), name), Workspace())
+                section = with_variant(load_section(name), variant, name)
+                config, workspace = parse_section(config_class, section, name), Workspace()
+                with noted_cost(workspace.outputs, name, variant, section):
+                    run(config, workspace)
             else:
                 _run_trial(name, variant)
         except GroundtuneError as error:

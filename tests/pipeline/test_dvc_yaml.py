@@ -11,9 +11,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# How a stage starts, shows progress and words its errors does not change what it computes.
+# How a stage starts, shows progress, notes its cost and words its errors does not change what it computes.
 INFRASTRUCTURE = {
-    f"stages.core.{name}" for name in ("errors", "process", "progress", "stage", "workspace", "sweep_table")
+    f"stages.core.{name}"
+    for name in ("cost", "errors", "process", "progress", "read_only", "stage", "workspace", "sweep_table")
 }
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)
@@ -66,8 +67,14 @@ def test_every_first_stage_waits_for_the_params_check() -> None:
 
 
 @pytest.mark.parametrize("stage", RUNNABLE)
-def test_metrics_and_plots_are_in_git_not_in_the_cache(stage: str) -> None:
-    for kind in ("metrics", "plots"):
-        for item in STAGES[stage].get(kind, []):
-            assert isinstance(item, dict), item
-            assert next(iter(item.values()))["cache"] is False, item
+def test_reports_are_in_git_not_in_the_cache(stage: str) -> None:
+    for item in [item for kind in ("outs", "metrics", "plots") for item in STAGES[stage].get(kind, [])]:
+        path = item if isinstance(item, str) else next(iter(item))
+        assert path.startswith("reports/") == (isinstance(item, dict) and item[path].get("cache") is False), item
+
+
+def test_what_dvc_compares_is_few_numbers_and_pictures() -> None:
+    """`dvc metrics diff` of whole reports is a thousand rows, and CSV plots need scripts from a server to be seen."""
+    for kind, ending in (("metrics", "/headline.json"), ("plots", "/figures")):
+        paths = [next(iter(item)) for entry in STAGES.values() for item in entry.get(kind, [])]
+        assert paths and all(path.endswith(ending) for path in paths), paths

@@ -53,11 +53,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _locked(folder: Path) -> list[str]:
+    return list(yaml.safe_load((folder / "dvc.lock").read_text())["stages"])
+
+
 @pytest.fixture(scope="module")
 def built(clone: Path) -> Path:
     """The clone after `dvc repro` from nothing, committed."""
     done = sh(clone, "dvc", "repro")
-    assert set(ran(done)) == set(yaml.safe_load((clone / "dvc.lock").read_text())["stages"])
+    assert set(ran(done)) == set(_locked(clone))
     sh(clone, "git", "add", "-A")
     sh(clone, "git", "commit", "-qm", "built")
     return clone
@@ -72,6 +76,24 @@ def metrics(built: Path) -> dict[str, Any]:
 def test_nothing_runs_again(built: Path) -> None:
     assert ran(sh(built, "dvc", "repro")) == []
     assert "up to date" in sh(built, "dvc", "status").stdout
+
+
+def test_each_stage_that_ran_noted_its_cost(built: Path) -> None:
+    noted = {path.stem for path in (built / "reports").rglob("cost/*.json")}
+    # of make_demo@world the variant is DVC's alone
+    stages = {name.partition("@")[0] if name.startswith("make_") else name for name in _locked(built)}
+    assert noted == stages - {"params"}
+
+
+def test_a_fresh_clone_pulls_and_runs_nothing(built: Path, tmp_path: Path) -> None:
+    sh(built, "dvc", "remote", "add", "--local", "--default", "shared", str(tmp_path / "remote"))
+    sh(built, "dvc", "push")
+    fresh = tmp_path / "fresh"
+    sh(tmp_path, "git", "clone", "-q", str(built), str(fresh))
+    sh(fresh, "dvc", "remote", "add", "--local", "--default", "shared", str(tmp_path / "remote"))
+    sh(fresh, "dvc", "pull")
+    assert ran(sh(fresh, "dvc", "repro")) == []
+    assert sh(fresh, "git", "status", "--porcelain").stdout == ""
 
 
 def test_grounding_is_reached(metrics: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""What a branch changes, as the Markdown of a pull request: parameters, metrics, data, stages, cost, figures."""

@@ -36,3 +36,12 @@ def parse_section(cls: type[Section], values: Mapping[str, Any] | Any, name: str
 
 def _key(name: str, error: OmegaConfBaseException) -> str:
     return f"{name}.{error.full_key}" if error.full_key else name
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"lora": {"r": 8}} -> {"lora.r": 8}; an empty mapping stays a value."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        found.update(flat(value, path) if isinstance(value, Mapping) and value else {path: value})
+    return found

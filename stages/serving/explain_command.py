@@ -97,7 +97,7 @@ def _source(source: Source) -> Text:
 
 def _mapping(branch: Tree, values: Mapping[str, Any]) -> None:
     """A line for each key; what is below it stands in that line."""
-    from stages.serving.release_changes import flat
+    from stages.core.config import flat
 
     for key, value in values.items():
         if key not in HIDDEN:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.core.config import flat
 from stages.core.dvc_lock import Lock, LockedStage, ancestry
 from stages.core.errors import ConfigError
 from stages.core.git import file_at
@@ -23,15 +24,6 @@ from stages.export.card import estimates, figure_text, lookup
 WHOLE = "params"  # the stage that checks all of params.yaml; every setting would come twice
 NONE = "none"
 SPLIT = "split"
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"lora": {"r": 8}} -> {"lora.r": 8}; an empty mapping stays a value."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        found.update(flat(value, path) if isinstance(value, Mapping) and value else {path: value})
-    return found
 
 
 def params_of(lock: Lock, stage: LockedStage) -> dict[str, Any]:

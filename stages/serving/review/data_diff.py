@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.serving.review.documents import flatten
+from stages.core.config import flat
 
 COUNTS = ("num_read", "num_kept", "num_rejected")
 
@@ -47,7 +47,7 @@ def data_diff(stage: str, before: Mapping[str, Any], after: Mapping[str, Any]) -
 
 def splits(stage: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Split]:
     """Each split that either side has."""
-    old, new = flatten(dict(before)), flatten(dict(after))
+    old, new = flat(before), flat(after)
     for key in dict.fromkeys([*new, *old]):
         if key.endswith("splits_sha256"):
             yield Split(f"{stage}.{key}", old.get(key), new.get(key))

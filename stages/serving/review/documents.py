@@ -31,13 +31,3 @@ def parse(data: bytes | None, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{name}: expected a mapping")
     return found
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; a mapping without entries is a value."""
-    if not isinstance(values, dict) or not values:
-        return {prefix: values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.serving.review.documents import flatten
+from stages.core.config import flat
 
 ABSENT = "-"
 
@@ -27,7 +27,7 @@ class ParamChange:
 
 def params_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[ParamChange]:
     """In the order of params.yaml, what is gone last."""
-    old, new = flatten(dict(before)), flatten(dict(after))
+    old, new = flat(before), flat(after)
     shared = {*before, *after}
     groups: dict[tuple[str, str, str], list[str]] = {}
     for key in dict.fromkeys([*new, *old]):

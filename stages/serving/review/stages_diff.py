@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.serving.review.documents import flatten
+from stages.core.config import flat
 
 CODE = ("stages/", "conf")
 Entry = Mapping[str, Any]
@@ -56,7 +56,7 @@ def stale_stages(lock: Entry, pipeline: Entry, params: Mapping[str, Any], root: 
     pipeline: dvc.yaml. Only files of code are hashed; data may not be here at all. The stage `params` stands for the
     whole params.yaml and for conf/, and reruns for nothing.
     """
-    current = flatten(dict(params))
+    current = flat(params)
     stale = {}
     for name, entry in (lock.get("stages") or {}).items():
         if name == "params" or not _is_active(name, pipeline, current):
@@ -87,7 +87,7 @@ def _stale_code(entry: Entry, root: Path) -> Iterator[str]:
 
 
 def _stale_params(entry: Entry, current: Mapping[str, Any]) -> Iterator[str]:
-    locked = flatten(_params(entry))
+    locked = flat(_params(entry))
     tops = tuple(f"{key}." for key in _params(entry))
     now = {key: value for key, value in current.items() if key.startswith(tops) or f"{key}." in tops}
     yield from (key for key in dict.fromkeys([*now, *locked]) if now.get(key) != locked.get(key))
@@ -103,5 +103,5 @@ def _params(entry: Entry) -> dict[str, Any]:
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    old, new = flatten(dict(old)), flatten(dict(new))
-    return [key for key in dict.fromkeys([*new, *old]) if key and old.get(key) != new.get(key)]
+    old, new = flat(old), flat(new)
+    return [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key)]

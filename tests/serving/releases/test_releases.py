@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.config import flat
 from stages.core.errors import ConfigError, DataError
 from stages.core.git import uncommitted
 from stages.core.workspace import Workspace
-from stages.serving.release_changes import flat, param_changes
+from stages.serving.release_changes import param_changes
 from stages.serving.releases import find, is_release, releases, resolve
 from stages.serving.releasing import next_version, register
 

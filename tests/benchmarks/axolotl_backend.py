@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
+from stages.core.sweep_table import markdown_table
 
 from stages.axolotl.environment import child_environment, python_of, venv_folder, venv_versions
 from stages.axolotl.rendering import Places
@@ -28,7 +29,6 @@ from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.process import quiet_environment
 from stages.core.schema import Lora, Model, Training
-from stages.core.sweep_table import markdown_table
 from stages.core.workspace import ROOT, Workspace
 from stages.generation.loading import load_model, load_tokenizer, resolve_base
 from stages.generation.perplexity import token_ids, unrelated_texts

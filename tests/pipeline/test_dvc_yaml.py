@@ -12,9 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 # How a stage starts, shows progress and words its errors does not change what it computes.
-INFRASTRUCTURE = {
-    f"stages.core.{name}" for name in ("errors", "process", "progress", "stage", "workspace", "sweep_table")
-}
+INFRASTRUCTURE = {f"stages.core.{name}" for name in ("errors", "process", "progress", "stage", "workspace")}
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)
     for name, entry in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items()

@@ -1,4 +1,4 @@
-"""Where a job of a sweep reads and writes: it notes what it reads of the repository, and keeps its checkpoints apart."""
+"""Where a job of a sweep reads and writes: what it reads is noted, its checkpoints are kept apart."""
 
 from __future__ import annotations
 

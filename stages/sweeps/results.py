@@ -36,7 +36,9 @@ class Plan:
     jobs: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        write_json(folder / PLAN_FILE, {**vars(self), "jobs": list(self.jobs.items())})
+        write_json(
+            folder / PLAN_FILE, {**vars(self), "jobs": [[name, list(job.items())] for name, job in self.jobs.items()]}
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -45,7 +47,7 @@ class Plan:
             values = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DataError(f"{folder}: no sweep here") from error
-        return cls(**{**values, "jobs": dict(values["jobs"])})
+        return cls(**{**values, "jobs": {name: dict(job) for name, job in values["jobs"]}})
 
 
 @dataclass(frozen=True)

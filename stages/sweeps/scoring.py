@@ -8,10 +8,11 @@ sections are all that a book adapter can be chosen by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.core.errors import DataError
 from stages.core.workspace import Workspace
@@ -20,6 +21,8 @@ from stages.sweeps.scores import Scores
 from stages.sweeps.settings import Config
 
 PART = "validation"
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,9 @@ class Scorer:
         """What goes into scores.json: every item, and each metric with its interval."""
         _set_up(sweep)
         scores = self.measure(settings, sweep, workspace)
-        estimates = {
-            name: METRICS[name].estimate(scores, sweep.seed, sweep.num_resamples).to_json() for name in self.metrics
-        }
-        return {"scores": scores.to_json(), "metrics": estimates}
+        found = {name: METRICS[name].estimate(scores, sweep.seed, sweep.num_resamples) for name in self.metrics}
+        defined = {name: estimate.to_json() for name, estimate in found.items() if math.isfinite(estimate.value)}
+        return {"scores": scores.to_json(), "metrics": defined}
 
 
 def _set_up(sweep: Config) -> None:
@@ -44,6 +46,12 @@ def _set_up(sweep: Config) -> None:
 
     if sweep.num_threads:
         torch.set_num_threads(sweep.num_threads)
+
+
+def spread(items: Sequence[Item], num: int) -> list[Item]:
+    """So many of them, from all over the list, where questions on one document stand together; 0: all."""
+    taken = min(num or len(items), len(items))
+    return [items[k * len(items) // taken] for k in range(taken)]
 
 
 def of_answers(adapter: Callable[[Any], str]) -> Callable[[Any, Config, Workspace], Scores]:
@@ -61,7 +69,7 @@ def of_answers(adapter: Callable[[Any], str]) -> Callable[[Any, Config, Workspac
 
         file = workspace.read(f"data/{settings.domain}/rag/{PART}.jsonl")
         asked = [example for example in of_styles(file, settings.styles) if example.kind != "boundary"]
-        asked = asked[: sweep.num_questions or None]
+        asked = spread(asked, sweep.num_questions)
         if not asked:
             raise DataError(f"{file}: no question to choose by")
         base = workspace.read(f"models/{settings.domain}/book_merged")
@@ -92,7 +100,7 @@ def of_book(settings: Any, sweep: Config, workspace: Workspace) -> Scores:
 
     chunks = read_chunks(workspace.read(f"data/{settings.domain}/knowledge.sqlite"))
     _, held_out = split_book(chunks, settings.held_out_share)
-    texts = section_texts(held_out)[: sweep.num_questions or None]
+    texts = spread(section_texts(held_out), sweep.num_questions)
     base = resolve_base(workspace, settings.model)
     model = load_model(base, settings.model, workspace.read(f"models/{settings.domain}/book_lora"))
     found = perplexity(model, load_tokenizer(base), texts, settings.training.max_length, settings.training.batch_size)

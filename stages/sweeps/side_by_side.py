@@ -1,7 +1,7 @@
 """How many jobs of a sweep may run at once on this machine, and which GPU each of them gets.
 
-The resolver `${side_by_side:}` in conf/hydra/launcher/joblib.yaml. A job needs its stage's threads, `sweep.job_memory_gb`
-of memory where that is set, and a GPU of its own where there are GPUs.
+The resolver `${side_by_side:}` in conf/hydra/launcher/local.yaml. A job needs its stage's threads,
+`sweep.job_memory_gb` of memory where that is set, and a GPU of its own where there are GPUs.
 """
 
 from __future__ import annotations

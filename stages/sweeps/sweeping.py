@@ -7,6 +7,7 @@ twice at once, different ones can. What stays when everything is killed is taken
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -139,10 +140,8 @@ class Sweep(AbstractContextManager["Sweep"]):
         """Writes the report and says where it is."""
         results = write_report(self.folder)
         path = _shown(REPORTS / self.plan.stage / f"{self.folder.name}.md")
-        counts = {
-            status: sum(job.status == status for job in results.jobs) for status in (FINISHED, FAILED, KILLED, PRUNED)
-        }
-        print(f"{', '.join(f'{n} {status}' for status, n in counts.items() if n) or 'no job finished'}: {path}")
+        counts = Counter(job.status for job in results.jobs)
+        print(f"{', '.join(f'{num} {status}' for status, num in counts.most_common())}: {path}")
         if results.configurations:
             best = results.configurations[0]
             print(f"best by {self.plan.metric}: {results.label(best)}, {estimate(best.estimate, 3)}")

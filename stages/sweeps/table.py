@@ -48,7 +48,7 @@ def write_report(folder: Path, reports: Path = REPORTS) -> SweepResults:
 
 def as_csv(results: SweepResults) -> str:
     """A row for every job."""
-    rows = [_row(job) for job in results.jobs]
+    rows = [{**_row(job), "variant": results.plan.variant} for job in results.jobs]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")

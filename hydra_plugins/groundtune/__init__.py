@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 
 EXTRAS = {"hydra_submitit_launcher": "slurm", "hydra_ray_launcher": "ray"}  # package -> extra that installs it
@@ -30,8 +33,8 @@ def _launcher(sweeper: Any, folder: str) -> Any:
         raise SystemExit(f"{sweeper.trial.stage}: error: {target} is not installed{hint}") from error
 
 
-class GridSweeper(Sweeper):  # type: ignore[misc]  # hydra ships without types
-    """All combinations, as Hydra's own sweeper takes them apart, run by stages.sweeps.sweeping."""
+class GroundtuneSweeper(Sweeper):  # type: ignore[misc]  # hydra ships without types
+    """Takes the command line apart as Hydra's own sweeper does; stages.sweeps runs the jobs."""
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
         self.params = params or {}
@@ -40,13 +43,39 @@ class GridSweeper(Sweeper):  # type: ignore[misc]  # hydra ships without types
         self.trial, self.hydra_context, self.config = task_function, hydra_context, config
 
     def sweep(self, arguments: list[str]) -> None:
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        from stages.sweeps.sweeping import preset_overrides, run_grid
+        from stages.sweeps.sweeping import messages, preset_overrides, run_grid
 
         loader = self.hydra_context.config_loader
-        overrides = [*preset_overrides(self.params, self.trial.stage), *arguments]
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-        jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-        run_grid(self.trial, self.config, loader, lambda folder: _launcher(self, folder), jobs)
+        found = OverridesParser.create(config_loader=loader).parse_overrides(
+            [*preset_overrides(self.params, self.trial.stage), *arguments]
+        )
+        overrides = list({one.get_key_element(): one for one in found}.values())  # of one key, the last counts
+        parts = self.trial, self.config, loader, lambda folder: _launcher(self, folder)
+        with messages(self.trial.stage):
+            if self.config.sweep.search == "optuna":
+                _search()(*parts, overrides)
+            else:
+                run_grid(*parts, _combinations(overrides))
+
+
+def _combinations(overrides: list[Any]) -> list[list[str]]:
+    from stages.core.errors import ConfigError
+
+    try:
+        return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+    except HydraException as error:
+        raise ConfigError(
+            f"{error}; a grid takes A,B,C or range(); for an interval() give sweep.search=optuna"
+        ) from error
+
+
+def _search() -> Any:
+    from stages.core.errors import ConfigError
+
+    try:
+        import optuna  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError("sweep.search=optuna needs `pip install 'groundtune[optuna]'`") from error
+    from stages.sweeps.search import run_search
+
+    return run_search

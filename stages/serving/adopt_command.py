@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Compose = Callable[[list[str]], None]  # writes params.yaml from conf/ with these overrides
 REPORTS = ROOT / "reports" / "sweeps"
 
+GROUPS = ("domain", "model", "regression")  # groups of conf/ that decide about settings of many stages
 NO_SWEEP = "No sweep yet; for one: python -m stages.train_rag_lora -m +sweep=rank_alpha"
 
 JobArgument = Annotated[
@@ -29,9 +30,7 @@ JobArgument = Annotated[
 def adopt_command(compose: Compose) -> Callable[[str], None]:
     """The command. compose: raises ConfigError where conf/ does not compose."""
 
-    def adopt(job: NO_SWEEP = "No sweep yet; for one: python -m stages.train_rag_lora -m +sweep=rank_alpha"
-
-JobArgument = "") -> None:
+    def adopt(job: JobArgument = "") -> None:
         """Write the settings of a sweep's job into conf/, and say what `dvc repro` will run. No job: list the sweeps.
 
         Seeds are not adopted. Only a finished job can be.
@@ -49,14 +48,16 @@ JobArgument = "") -> None:
             )
             return
         found = find_job(REPORTS, *_parts(job))
-        overrides = [str(item) for item in read_params().get("overrides") or []]
-        changes = changes_of(found, files_in_force(_choices(found, overrides)))
+        params = read_params()
+        overrides = [str(item) for item in params.get("overrides") or []]
+        _check_choices(found, params)
+        changes = changes_of(found, files_in_force({group: params[group]["name"] for group in GROUPS}))
         dropped = [item for item in overrides if _key(item) in {one.key for one in found.settings}]
         for line in write(changes, [item for item in overrides if item not in dropped], compose):
             typer.echo(line)
         for item in dropped:
             typer.echo(f"params.yaml: no longer composed with {item}")
-        if seeds := [item for item in found.left_out if _key(item) not in ("domain", "model", "regression")]:
+        if seeds := [item for item in found.left_out if _key(item) not in GROUPS]:
             typer.echo(f"not adopted: {', '.join(seeds)}")
         typer.echo(will_run())
 
@@ -103,7 +104,7 @@ def will_run() -> str:
         return f"dvc repro: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}"
     lines = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage '")]
     stages = [name for name in lines if name != "params"]  # the check of params.yaml alone builds nothing
-    return f"dvc repro will run {', '.join(stages)}, then what depends on it" if stages else "dvc repro has nothing to run"
+    return f"dvc repro will run {', '.join(stages)}; then what depends on it" if stages else "dvc repro: nothing to run"
 
 
 def _parts(job: str) -> tuple[str, str, str]:
@@ -114,16 +115,13 @@ def _parts(job: str) -> tuple[str, str, str]:
     return stage, sweep, name
 
 
-def _choices(job: AdoptableJob, overrides: Sequence[str]) -> dict[str, str]:
-    """Group -> choice of params.yaml. Raises ConfigError where the sweep ran with others."""
-    mine = dict(item.split("=", 1) for item in overrides if "." not in item.split("=", 1)[0])
+def _check_choices(job: AdoptableJob, params: dict[str, Any]) -> None:
+    """Raises ConfigError where the sweep ran for another domain, task or model than params.yaml is composed for."""
     for item in job.left_out:
         group, _, choice = item.partition("=")
-        if group in ("domain", "model", "regression") and mine.get(group, "") != choice:
-            raise ConfigError(
-                f"the sweep ran with {item}, params.yaml has not: run `python -m stages.compose {item}` first"
-            )
-    return mine
+        if group in GROUPS and params[group]["name"] != choice:
+            way_out = f"run `python -m stages.compose {item}` first"
+            raise ConfigError(f"the sweep ran with {item}, params.yaml has {params[group]['name']}: {way_out}")
 
 
 def _key(override: str) -> str:

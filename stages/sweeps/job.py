@@ -27,10 +27,12 @@ from stages.core.config import parse_section
 from stages.core.errors import GroundtuneError
 from stages.core.fingerprint import fingerprint
 from stages.core.process import die_with_parent, quiet_environment
+from stages.core.progress import OBSERVERS
 from stages.core.stage import Trial
 from stages.core.workspace import ROOT
-from stages.sweeps.job_file import FAILED, FINISHED, RUNNING, SCORES_FILE, held, read_job, write_job
+from stages.sweeps.job_file import FAILED, FINISHED, PRUNED, RUNNING, SCORES_FILE, held, read_job, write_job
 from stages.sweeps.job_workspace import JobWorkspace, unchanged
+from stages.sweeps.pruning import Pruned, observers_of
 from stages.sweeps.scoring import SCORERS
 from stages.sweeps.settings import Config
 from stages.sweeps.side_by_side import take_gpu, visible_gpus
@@ -73,10 +75,13 @@ def _run(trial: Trial, settings: Any, sweep: Config, output: Path) -> Mapping[st
     workspace = JobWorkspace(ROOT, output)
     start = time.perf_counter()
     try:
+        OBSERVERS[:] = observers_of(output, sweep.seed)
         trial.module.run(settings, workspace)
         trained = time.perf_counter()
         if scorer := SCORERS.get(trial.stage):
             write_json(output / SCORES_FILE, scorer.score(settings, sweep, workspace))
+    except Pruned as error:
+        return {"status": PRUNED, "reason": str(error)}
     except Exception as error:
         write_text(output / "error.txt", traceback.format_exc())
         return {"status": FAILED, "reason": _reason(error)}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from stages.core.schema import one_of
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 
 
@@ -16,7 +18,8 @@ class Config:
 
     name: of the folder of results; "": made from the overrides. choose_by: stage -> metric (sweeps.scoring says which
     there are, and which way is better). num_questions: so many validation questions or pairs; 0: all.
-    job_memory_gb: what one job needs, so that no more run side by side than fit; 0: not known. num_trials: of a search.
+    job_memory_gb: what one job needs, so that no more run side by side than fit; 0: not known. search: grid, all
+    combinations, or optuna, which proposes num_trials of them.
     """
 
     name: str = ""
@@ -28,9 +31,11 @@ class Config:
     num_threads: int = 0
     num_resamples: int = MISSING
     job_memory_gb: float = 0.0
+    search: str = "grid"
     num_trials: int = MISSING
 
     def __post_init__(self) -> None:
+        one_of(self.search, ("grid", "optuna"), "search")
         if self.name and not NAME.fullmatch(self.name):
             raise ValueError(f"name: {self.name!r} is not a name for a folder: letters, digits, . _ = + -")
         if min(self.num_questions, self.num_threads, self.job_memory_gb) < 0:

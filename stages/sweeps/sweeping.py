@@ -151,7 +151,7 @@ class Sweep(AbstractContextManager["Sweep"]):
 
 def run_grid(trial: Trial, config: Any, config_loader: Any, launcher: Launcher, jobs: Sequence[Sequence[str]]) -> None:
     """All combinations. Exits with code 1 where a job did not finish, 130 where somebody interrupts."""
-    with messages(trial.stage), Sweep.of(trial, config, config_loader, launcher, jobs) as sweep, reported(sweep):
+    with Sweep.of(trial, config, config_loader, launcher, jobs) as sweep, reported(sweep):
         sweep.run(jobs, job_names([settings_of(job) for job in jobs]))
 
 
@@ -164,7 +164,8 @@ def reported(sweep: Sweep) -> Iterator[None]:
         _finish(sweep, "interrupted")
         raise SystemExit(130) from None
     except GroundtuneError:
-        _finish(sweep, DIED)
+        if sweep.plan.jobs:  # else nothing has begun
+            _finish(sweep, DIED)
         raise
     if any(job.status not in (FINISHED, PRUNED) for job in _finish(sweep, DIED).jobs):
         raise SystemExit(1)

@@ -38,6 +38,8 @@ class GroundtuneSweeper(Sweeper):  # type: ignore[misc]  # hydra ships without t
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
         self.params = params or {}
+        self.hydra_context: Any = None
+        self.config: Any = None
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.trial, self.hydra_context, self.config = task_function, hydra_context, config

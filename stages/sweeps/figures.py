@@ -19,7 +19,7 @@ def draw(results: SweepResults, path: Path) -> bool:
     """Writes the figure; False where there is nothing to show (and an older figure goes)."""
     curves = {id(one): _curves(one) for one in results.configurations}
     keys = numeric_keys(results)
-    panels = [name for name, there in (("map", len(keys) == 2), ("curves", any(curves.values()))) if there]
+    panels = [name for name, there in (("map", len(keys) == 2), ("curves", any(curves.values()))) if curves and there]
     if not panels:
         path.unlink(missing_ok=True)
         return False

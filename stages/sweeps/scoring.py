@@ -117,7 +117,8 @@ def of_pairs(settings: Any, sweep: Config, workspace: Workspace) -> Scores:
     from stages.regression.pair_prompts import PairRenderer
     from stages.regression.predictor import Predictor
 
-    task, split, seeds = settings.task, *next(iter(settings.seeds.items()))
+    task = settings.task
+    split, seeds = next(iter(settings.seeds.items()))
     folder = workspace.read(f"data/{task.name}/pairs")
     pairs = read_pairs(folder, split, PART, sweep.num_questions)
     if not pairs:

@@ -6,7 +6,6 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import DictConfig
@@ -50,12 +49,7 @@ def repository(new_workspace: Callable[[], Workspace]) -> Workspace:  # noqa: F8
     workspace, config = new_workspace(), compose(SMALL)
     for stage in (train_book_lora, merge_book):
         name = stage.__name__.split(".")[-1]
-        values: Any = (
-            config[name] | {"max_logit_difference": {"float32": 1.0}, "min_agreement": 0.0}
-            if name == "merge_book"
-            else config[name]
-        )
-        stage.run(parse_section(stage.Config, values, name), workspace)
+        stage.run(parse_section(stage.Config, config[name], name), workspace)
     validation = workspace.inputs / "data/demo/rag/validation.jsonl"
     rows = read_jsonl(validation)
     write_jsonl(validation, [*rows, {**rows[0], "id": "boundary-1", "kind": "boundary"}])

@@ -1,0 +1,69 @@
+"""A sweep on a Ray cluster: a head and a worker in two processes, each in a checkout of its own, one shared folder."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sweeps.conftest import command, copy_checkout
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray is not installed")
+pytestmark = pytest.mark.slow
+
+GCS = "127.0.0.1:16379"
+START = [
+    "ray.scripts.scripts",
+    "start",
+    "--block",
+    "--num-cpus=1",
+    "--object-store-memory=80000000",
+    "--disable-usage-stats",
+]
+
+
+def node(checkout: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A Ray node started in a checkout: its jobs run that checkout's code, on that checkout's inputs."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    log = open(checkout / "ray.log", "wb")  # noqa: SIM115
+    return subprocess.Popen(
+        [sys.executable, "-m", *START, *arguments], cwd=checkout, env=environment, stdout=log, stderr=log
+    )
+
+
+@pytest.fixture
+def checkouts(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    head, worker = copy_checkout(tmp_path / "head"), copy_checkout(tmp_path / "worker")
+    (worker / "data/probe.txt").write_text("abcdefgh")  # so that we see where a job ran
+    nodes = [node(head, "--head", "--port=16379", "--include-dashboard=false")]
+    time.sleep(10)
+    nodes.append(node(worker, f"--address={GCS}"))
+    time.sleep(10)
+    try:
+        yield head, worker
+    finally:
+        for process in reversed(nodes):
+            process.terminate()
+        for process in nodes:
+            process.wait(timeout=60)
+
+
+def test_jobs_run_on_both_nodes_from_their_own_checkouts(checkouts: tuple[Path, Path], tmp_path: Path) -> None:
+    head, _ = checkouts
+    overrides = ["probe.value=1,2,3,4", "probe.seconds=8", "hydra/launcher=ray_cluster"]
+    place = [f"hydra.sweep.dir={tmp_path}/shared", f"hydra.launcher.ray.init.address={GCS}"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(*overrides, *place), cwd=head, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((head / "reports/sweeps/probe/shared.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["finished"] * 4
+    assert {row["length"] for row in rows} == {"3", "8"}  # of the head's input, and of the worker's

@@ -27,7 +27,7 @@ def parse(override: str) -> Any:
         ("a=4,8,16", "CategoricalDistribution(choices=('4', '8', '16'))"),
         ("a=choice(x,y)", "CategoricalDistribution(choices=('x', 'y'))"),
         ("a=range(1,4)", "CategoricalDistribution(choices=('1', '2', '3'))"),
-        ("a=interval(1,4)", "IntDistribution(high=4, log=False, low=1, step=1)"),
+        ("a=int(interval(1,4))", "IntDistribution(high=4, log=False, low=1, step=1)"),
         ("a=interval(0.5,4)", "FloatDistribution(high=4.0, log=False, low=0.5, step=None)"),
         ("a=tag(log,interval(1e-4,1e-2))", "FloatDistribution(high=0.01, log=True, low=0.0001, step=None)"),
     ],

@@ -57,3 +57,9 @@ def mark_dead(folder: Path, reason: str) -> bool:
         if free:
             write_job(folder, {**note, "status": KILLED, "reason": reason})
     return free
+
+
+def forget(folder: Path) -> None:
+    """Takes a job back that finished with other settings or inputs, so that its result does not stand for these."""
+    if read_job(folder).get("status") == FINISHED:
+        (folder / JOB_FILE).unlink()

@@ -20,7 +20,7 @@ from stages.core.stage import Trial
 from stages.core.workspace import ROOT
 from stages.evaluation.markdown import estimate
 from stages.sweeps.job import is_finished, job_key
-from stages.sweeps.job_file import FINISHED, PRUNED, held, mark_dead, read_job
+from stages.sweeps.job_file import FINISHED, PRUNED, forget, held, mark_dead, read_job
 from stages.sweeps.naming import job_names, settings_of, sweep_name
 from stages.sweeps.results import Plan, SweepResults
 from stages.sweeps.scoring import SCORERS
@@ -84,6 +84,8 @@ class Sweep(AbstractContextManager["Sweep"]):
         for name in names:
             mark_dead(self.folder / name, DIED)
         pending = {name: job for name, job in zip(names, jobs, strict=True) if not self._is_done(name)}
+        for name in pending:
+            forget(self.folder / name)
         if len(pending) < len(jobs):
             log.info(f"{len(jobs) - len(pending)} of {len(jobs)} jobs are finished already")
         while pending:

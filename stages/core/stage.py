@@ -2,7 +2,7 @@
 
 python -m stages.clean_qa                        as DVC runs it: its section of params.yaml, outputs in place
 python -m stages.clean_qa clean_qa.min_chars=3   a trial: Hydra composes conf/, outputs under runs/
-python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep of trials, table in reports/sweeps/
+python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep (stages/sweeps), compared in reports/sweeps/
 
 A stage with variants (`variants:` in its section) takes the name of one first; its settings win over the section's:
 

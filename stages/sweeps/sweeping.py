@@ -7,8 +7,9 @@ twice at once, different ones can. What stays when everything is killed is taken
 from __future__ import annotations
 
 import logging
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,9 +61,9 @@ class Sweep(AbstractContextManager["Sweep"]):
         settings = parse_section(Config, config.sweep, "sweep")
         folder = _folder(trial, config, settings, jobs)
         metric = chosen_metric(trial.stage, settings)
-        command = " ".join(["python -m", f"stages.{trial.stage}", *([f"@{trial.variant}"] if trial.variant else [])])
-        typed = " ".join(["-m", *config.hydra.overrides.task, *_typed(config)])
-        plan = Plan(trial.stage, trial.variant, metric, settings.seed, settings.num_resamples, f"{command} {typed}")
+        plan = Plan(
+            trial.stage, trial.variant, metric, settings.seed, settings.num_resamples, _command(trial, config.hydra)
+        )
         return cls(trial, config, config_loader, launcher(str(folder)), folder, settings, plan)
 
     def __enter__(self) -> Sweep:
@@ -218,9 +219,11 @@ def _folder(trial: Trial, config: Any, settings: Config, jobs: Sequence[Sequence
     return ROOT / "runs" / trial.stage / sweep_name(settings.name, preset, trial.variant, found, typed)
 
 
-def _typed(config: Any) -> Iterable[str]:
-    """Overrides of Hydra itself that a person typed."""
-    return [item for item in config.hydra.overrides.hydra if not item.startswith(("hydra.mode=", "hydra.callbacks"))]
+def _command(trial: Trial, hydra: Any) -> str:
+    """What was typed, for the report."""
+    typed = [item for item in hydra.overrides.hydra if not item.startswith("hydra.mode=")]
+    words = [f"stages.{trial.stage}", *([f"@{trial.variant}"] if trial.variant else []), "-m"]
+    return f"python -m {shlex.join([*words, *hydra.overrides.task, *typed])}"
 
 
 def _shown(path: Path) -> Path:

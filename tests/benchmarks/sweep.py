@@ -22,7 +22,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGE = "train_rag_lora"
 RANKS, ALPHAS = "4,8,16", "8,16,24,32"
 WAYS = {
     "one process": ["hydra/launcher=basic"],
@@ -46,22 +45,22 @@ class Timing:
         return (self.wall_s - self.train_s) / self.num_jobs
 
 
-def measure(way: list[str], ranks: str, num_questions: int, folder: Path) -> Timing:
+def measure(stage: str, way: list[str], ranks: str, num_questions: int, folder: Path) -> Timing:
     """Runs the sweep in a new folder; a failed job ends the benchmark."""
     settings = {"lora.r": ranks, "lora.alpha": ALPHAS, "training.num_epochs": 1, "training.num_threads": 1}
-    overrides = [f"{STAGE}.{key}={value}" for key, value in settings.items()]
+    overrides = [f"{stage}.{key}={value}" for key, value in settings.items()]
     overrides += [f"sweep.num_questions={num_questions}", f"hydra.sweep.dir={folder}", *way]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", f"stages.{STAGE}", "-m", *overrides], cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, "-m", f"stages.{stage}", "-m", *overrides], cwd=ROOT, env=environment, check=True)
     wall_s = time.perf_counter() - start
-    for report in (ROOT / "reports" / "sweeps" / STAGE).glob(f"{folder.name}.*"):
+    for report in (ROOT / "reports" / "sweeps" / stage).glob(f"{folder.name}.*"):
         report.unlink()
     notes = [json.loads(path.read_text()) for path in folder.glob("*/job.json")]
     return Timing(wall_s, sum(n["train_s"] for n in notes), sum(n["evaluate_s"] for n in notes), len(notes))
 
 
-def report(timings: dict[str, Timing], command: str, commit: str) -> str:
+def report(timings: dict[str, Timing], stage: str, command: str, commit: str) -> str:
     """The figures as Markdown, beside what they have to reach."""
     one, two = timings["joblib, 1 at once"], timings["joblib, 2 at once"]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -69,7 +68,7 @@ def report(timings: dict[str, Timing], command: str, commit: str) -> str:
         "# What a sweep costs",
         "",
         f"`{command}` at commit {commit}; {psutil.cpu_count()} cores, one thread a job, load at the end {load}.",
-        f"{one.num_jobs} jobs: rank x alpha of {STAGE}, one epoch each, evaluated on validation questions.",
+        f"{one.num_jobs} jobs: rank x alpha of {stage}, one epoch each, evaluated on validation questions.",
         "",
         "| | wall s | training s | evaluation s | overhead a job s |",
         "|---|---:|---:|---:|---:|",
@@ -92,6 +91,7 @@ def report(timings: dict[str, Timing], command: str, commit: str) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", default="train_rag_lora", help="train_book_lora for a quick look")
     parser.add_argument("--ranks", default=RANKS, help="fewer for a quick look")
     parser.add_argument("--questions", type=int, default=20, help="validation questions of each job")
     options = parser.parse_args()
@@ -99,10 +99,10 @@ def main() -> None:
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="groundtune-bench-") as work:
         timings = {
-            name: measure(way, options.ranks, options.questions, Path(work) / f"bench-{number}")
+            name: measure(options.stage, way, options.ranks, options.questions, Path(work) / f"bench-{number}")
             for number, (name, way) in enumerate(WAYS.items())
         }
-    text = report(timings, " ".join(["python", "tests/benchmarks/sweep.py", *sys.argv[1:]]), commit)
+    text = report(timings, options.stage, " ".join(["python", "tests/benchmarks/sweep.py", *sys.argv[1:]]), commit)
     target = ROOT / "reports" / "bench" / "sweep.md"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)

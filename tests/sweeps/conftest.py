@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from stages.core.atomic import write_json
 from stages.core.errors import DataError
+from stages.core.progress import evaluated
 from stages.core.stage import stage_main
 
 @dataclass
@@ -40,6 +41,7 @@ def run(config: Config, workspace: Any) -> None:
         raise RuntimeError("boom")
     if config.mood == "die" or (config.mood == "die_once" and first):
         os.kill(os.getpid(), signal.SIGKILL)
+    evaluated(1, float(config.value))
     time.sleep(config.seconds)
     write_json(workspace.write("reports/probe/metrics.json"), {"square": config.value**2, "length": len(text)})
 
@@ -47,6 +49,16 @@ main = stage_main(Config, run)
 if __name__ == "__main__":
     main()
 '''
+
+SCORER = """
+
+def _of_probe(settings: Any, sweep: Config, workspace: Workspace) -> Scores:
+    nll = [settings.value + (k * settings.value % 7) / 10 for k in range(8)]
+    ids = [f"q{k}" for k in range(8)]
+    return Scores([1], ids, [[one] for one in ids], {"nll": [nll]}, [1.0] * 8, [])
+
+SCORERS["probe"] = Scorer(_of_probe, ("loss",))
+"""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -71,6 +83,14 @@ def copy_checkout(target: Path) -> Path:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     return copy_checkout(tmp_path / "checkout")
+
+
+@pytest.fixture
+def scored_checkout(checkout: Path) -> Path:
+    """The same, with `probe` measured on eight questions: the smaller its value, the better."""
+    with open(checkout / "stages/sweeps/scoring.py", "a") as file:
+        file.write(SCORER)
+    return checkout
 
 
 def command(*overrides: str, python: str = sys.executable) -> list[str]:

@@ -139,3 +139,24 @@ def test_submitit_runs_each_job_in_a_process_of_its_own(checkout: Path, sweep: R
     found = rows(checkout, "queue")
     assert [row["status"] for row in found.values()] == ["finished", "failed", "finished", "failed"]
     assert list((checkout / "runs/probe/queue/.submitit").iterdir())
+
+
+def test_a_search_gives_hopeless_trials_up_and_goes_on(scored_checkout: Path, sweep: Run) -> None:
+    pytest.importorskip("optuna", reason="the extra optuna is not installed")
+    space = ("sweep.search=optuna", "sweep.name=search", "probe.value=int(interval(1,1000))", "hydra.launcher.n_jobs=1")
+    done = sweep(*space, "sweep.num_trials=9")
+    assert done.returncode == 0, done.stderr
+    found = rows(scored_checkout, "search")
+    assert list(found) == [f"trial-{n:03d}" for n in range(9)]
+    finished = {name: row for name, row in found.items() if row["status"] == "finished"}
+    pruned = {name: row for name, row in found.items() if row["status"] == "pruned"}
+    assert len(finished) + len(pruned) == 9 and len(finished) >= 5
+    assert all("worse than the median" in row["reason"] for row in pruned.values())
+    best = min(finished.values(), key=lambda row: float(row["loss"]))
+    assert min(int(row["probe.value"]) for row in finished.values()) == int(best["probe.value"])
+    page = (scored_checkout / "reports/sweeps/probe/search.md").read_text()
+    assert f"**value {best['probe.value']}**" in page and f"probe/search/{best['job']}" in done.stdout
+
+    assert sweep(*space, "sweep.num_trials=10").returncode == 0
+    assert len(rows(scored_checkout, "search")) == 10
+    assert set(starts(scored_checkout, "search").values()) == {1}

@@ -15,6 +15,7 @@ from stages.core.errors import GroundtuneError
 from stages.core.process import quiet_environment
 from stages.core.workspace import Workspace
 from stages.serving import commands, headline
+from stages.serving.adopt_command import adopt_command
 from stages.serving.compare_command import compare_command
 from stages.serving.convert_command import convert
 from stages.serving.doctor.command import doctor as print_diagnosis
@@ -59,6 +60,7 @@ for command in (new, convert, commands.chat, commands.ask, headline.report):
     app.command()(command)
 app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace()), name="kb")
 app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
+app.command("adopt")(adopt_command(lambda overrides: _compose(overrides)))
 app.command("compare")(compare_command(lambda domain: _params("domain", domain), Workspace()))
 app.command("release")(release_command(lambda: str(_params("domain", "")["domain"]["name"]), Workspace()))
 app.command("explain")(explain_command(Workspace()))
@@ -72,6 +74,12 @@ app.command("predict")(predict_command(lambda task: _params("regression", task)[
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False) -> None:
     """Say what this machine can do, and whether the configured pipeline can run on it."""
     print_diagnosis(_params_difference, as_json)
+
+
+def _compose(overrides: list[str]) -> None:
+    from stages.compose import write_params
+
+    write_params(overrides)
 
 
 def _params_difference() -> list[str]:

@@ -43,6 +43,7 @@ NOT_STAGES = {
     "chat": "stages.serving.answering",
     "predict": "stages.serving.predicting",
     "review": "stages.serving.review.settings",
+    "sweep": "stages.sweeps.settings",
 }
 SCALARS = ("seed", "overrides")
 

@@ -1,9 +1,9 @@
-"""Progress bars for people; one line at the end where nobody watches."""
+"""Progress bars for people; one line at the end where nobody watches. And for programs: a training's evaluations."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -18,3 +18,12 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
     from rich.progress import track as rich_track
 
     yield from rich_track(items, description=description, total=total, console=Console(stderr=True), transient=True)
+
+
+OBSERVERS: list[Callable[[int, float], None]] = []  # of this process; what one raises ends the training
+
+
+def evaluated(step: int, loss: float) -> None:
+    """Says to whoever watches that a training was evaluated, such as a search that may give it up."""
+    for observer in OBSERVERS:
+        observer(step, loss)

@@ -2,7 +2,7 @@
 
 python -m stages.clean_qa                        as DVC runs it: its section of params.yaml, outputs in place
 python -m stages.clean_qa clean_qa.min_chars=3   a trial: Hydra composes conf/, outputs under runs/
-python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep of trials, table in reports/sweeps/
+python -m stages.clean_qa -m clean_qa.min_chars=3,5,9    a sweep (stages/sweeps), compared in reports/sweeps/
 
 A stage with variants (`variants:` in its section) takes the name of one first; its settings win over the section's:
 
@@ -15,6 +15,7 @@ import errno
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +125,45 @@ def variants_of(section: Mapping[str, Any]) -> list[str]:
     return [str(key) for key in section[VARIANTS]] if VARIANTS in section else [""]
 
 
+@dataclass
+class Trial:
+    """What Hydra calls with a composed configuration. An object of this module, so that launchers can send it to other
+    processes, where __main__ is another module."""
+
+    stage: str
+    variant: str
+
+    def __post_init__(self) -> None:
+        self.__module__ = f"stages.{self.stage}"  # Hydra names the job after it
+
+    def settings(self, config: Any) -> Any:
+        """The stage's settings in `config`, an instance of its dataclass. Raises ConfigError."""
+        from omegaconf import OmegaConf
+
+        section: Any = OmegaConf.to_container(config[self.stage], resolve=True)
+        return parse_section(self.module.Config, with_variant(section, self.variant, self.stage), self.stage)
+
+    @property
+    def module(self) -> Any:
+        return importlib.import_module(f"stages.{self.stage}")
+
+    def __call__(self, config: Any) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+
+        run, output = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
+        if str(run.mode).endswith("MULTIRUN"):
+            # By name: sweeps also evaluate, and core knows nothing of evaluation.
+            return importlib.import_module("stages.sweeps.job").run_job(self, config, list(run.overrides.task), output)
+        try:
+            return self.module.run(self.settings(config), Workspace(outputs=output))
+        except GroundtuneError as error:  # Hydra would show it as a crash
+            raise SystemExit(f"{self.stage}: error: {error}") from error
+
+
 def _run_trial(name: str, variant: str) -> None:
     import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
-    def app(config: Any) -> Any:
-        # By its real name: launchers send `app` to other processes, where __main__ is another module.
-        stage = importlib.import_module(f"stages.{name}")
-        output = Path(HydraConfig.get().runtime.output_dir)
-        section: Any = OmegaConf.to_container(config[name], resolve=True)
-        section = with_variant(section, variant, name)
-        return stage.run(parse_section(stage.Config, section, name), Workspace(outputs=output))
-
-    app.__module__ = f"stages.{name}"  # Hydra names the job after it, not after __main__
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()
+    if {"-m", "--multirun"} & set(sys.argv):
+        importlib.import_module("stages.sweeps.side_by_side").register()
+    trial = Trial(name, variant)
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(trial)()

@@ -21,6 +21,7 @@ from transformers import ProgressCallback, TrainerCallback
 from trl import SFTTrainer
 
 from stages.core.errors import DataError
+from stages.core.progress import evaluated
 from stages.core.seeding import derived_random
 from stages.training import checkpoints
 from stages.training.curves import CurveRow
@@ -213,6 +214,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
         progress.finished = stop_early or step >= self.last_step
         control.should_training_stop = progress.finished
         checkpoints.require_space(self.folder, self.checkpoint_bytes)
+        evaluated(step, eval_loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoints.mark_complete(self.folder, state.global_step, asdict(self.progress))

@@ -28,8 +28,8 @@ from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.process import quiet_environment
 from stages.core.schema import Lora, Model, Training
-from stages.core.sweep_table import markdown_table
 from stages.core.workspace import ROOT, Workspace
+from stages.evaluation.markdown import table
 from stages.generation.loading import load_model, load_tokenizer, resolve_base
 from stages.generation.perplexity import token_ids, unrelated_texts
 from stages.training.objective import NextToken, TokenRow
@@ -128,6 +128,13 @@ def _bare(settings: Axolotl, config: Path, work: Path) -> dict[str, float]:
     return since(start)
 
 
+COLUMNS = ("backend", "last train loss", "eval loss", "wall s", "CPU s")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
     """Measures and writes the table."""
     quiet_environment()
@@ -142,8 +149,8 @@ def main() -> None:
         "# axolotl against trl, on the tiny base\n\n"
         f"`python tests/benchmarks/axolotl_backend.py`; {platform.machine()}, {TRAINING.num_threads} thread; {versions}.\n"
         f"The same rows, LoRA rank {LORA.r}, {TRAINING.num_epochs} epochs.\n\n"
-        + markdown_table(rows, ["backend", "last train loss", "eval loss", "wall s", "CPU s"])
-        + f"\nEvaluation losses differ by {distance:.2%}; the runner adds {ours['CPU s'] - bare['CPU s']:.1f} CPU seconds.\n"
+        + table(COLUMNS, [[_cell(row.get(column, "")) for column in COLUMNS] for row in rows])
+        + f"\n\nEvaluation losses differ by {distance:.2%}; the runner adds {ours['CPU s'] - bare['CPU s']:.1f} CPU seconds.\n"
     )
     write_text(ROOT / "reports/bench/axolotl.md", text)
     print(text)

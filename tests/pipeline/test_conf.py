@@ -14,13 +14,15 @@ FOLDERS = [path for path in CONF.rglob("*") if path.is_dir()]
 GROUPS = {str(path.relative_to(CONF)): sorted(f.stem for f in path.glob("*.yaml")) for path in FOLDERS}
 # some styles need a model that follows instructions, which the default is not
 NEEDED = {"generate_sft/styles": ["generate_sft/provider=ollama"]}
+ADDED = "sweep"  # no choice by default: added with a +
 CHOICES = [f"{group}={name}" for group, names in sorted(GROUPS.items()) for name in names]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes(choice: str) -> None:
     group, _, name = choice.partition("=")
-    compose([f"{group}=[{name}]" if group == "generate_sft/styles" else choice, *NEEDED.get(group, [])])
+    override = {"generate_sft/styles": f"{group}=[{name}]", ADDED: f"+{choice}"}.get(group, choice)
+    compose([override, *NEEDED.get(group, [])])
 
 
 @pytest.mark.parametrize("domain", GROUPS["domain"])

@@ -13,8 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # How a stage starts, shows progress, notes its cost and words its errors does not change what it computes.
 INFRASTRUCTURE = {
-    f"stages.core.{name}"
-    for name in ("cost", "errors", "process", "progress", "read_only", "stage", "workspace", "sweep_table")
+    f"stages.core.{name}" for name in ("cost", "errors", "process", "progress", "read_only", "stage", "workspace")
 }
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)

@@ -12,9 +12,7 @@ writes  models/<task>/regression/<variant>/<split>/seed-<n>/{adapter_model.safet
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from omegaconf import MISSING
 
 from stages.core import schema
 from stages.core.atomic import new_folder, write_json
-from stages.core.process import die_with_parent
+from stages.core.process import map_in_processes
 from stages.core.seeding import derived_random
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
@@ -129,9 +127,7 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
 def _train_all(runs: Sequence[Run], num_workers: int) -> list[Finished]:
     if num_workers == 1 or len(runs) == 1:
         return [train(run_) for run_ in runs]
-    context = get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(min(num_workers, len(runs)), context, initializer=die_with_parent) as pool:
-        return list(pool.map(train, runs))
+    return map_in_processes(train, runs, num_workers)
 
 
 def train(run_: Run) -> Finished:

@@ -12,13 +12,14 @@ writes  models/<task>/regression/<variant>/<split>/seed-<n>/{adapter_model.safet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from stages.core import schema
+from stages.core import launch, schema
 from stages.core.atomic import new_folder, write_json
 from stages.core.process import map_in_processes
 from stages.core.seeding import derived_random
@@ -64,6 +65,7 @@ class Config:
     lora: schema.Lora = MISSING
     loss: LossSettings = MISSING
     training: schema.Training = MISSING
+    launch: launch.Launch = MISSING
 
     def __post_init__(self) -> None:
         if not self.seeds or set(self.seeds) - set(SPLITS):
@@ -72,6 +74,8 @@ class Config:
             raise ValueError("seeds: each split needs at least one")
         if self.num_workers < 1:
             raise ValueError("num_workers: must be at least 1")
+        if self.launch.kind in launch.SHARDED and (self.quantise or self.loss.readout == "head"):
+            raise ValueError(f"launch.kind: {self.launch.kind} shards neither 4-bit weights (quantise) nor a head")
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Finished:
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains every split and seed, writes; returns the metrics."""
+    launch.train("train_regression", config, workspace)
     runs = [Run(config, workspace, split, seed) for split, seeds in config.seeds.items() for seed in seeds]
     finished = _train_all(runs, config.num_workers)
     with new_folder(workspace.write(f"models/{config.task.name}/regression/{config.variant}")) as folder:
@@ -125,6 +130,11 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
 
 
 def _train_all(runs: Sequence[Run], num_workers: int) -> list[Finished]:
+    if launch.is_launched():
+        for run_ in runs:
+            with suppress(launch.TrainingDone):
+                train(run_)
+        raise launch.TrainingDone
     if num_workers == 1 or len(runs) == 1:
         return [train(run_) for run_ in runs]
     return map_in_processes(train, runs, num_workers)
@@ -173,6 +183,7 @@ def train(run_: Run) -> Finished:
         objective=objective,
         also_trained=[number_head.NAME] if with_head else [],
         keep_checkpoints=True,
+        launched=config.launch,
     ) as trained:
         counts = {"num_train_rows": len(train_rows), "num_eval_rows": len(eval_rows), "num_shortened": num_shortened}
         note = {**origin.note(), "quantise": config.quantise, "loss": dict(objective.settings)}

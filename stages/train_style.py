@@ -21,6 +21,7 @@ from omegaconf import MISSING
 from stages.axolotl.environment import venv_versions
 from stages.axolotl.settings import Axolotl
 from stages.axolotl.training import AxolotlOrigin, by_hand_places, train_with_axolotl
+from stages.core import launch
 from stages.core.schema import one_of
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
@@ -41,6 +42,8 @@ class Config(ExampleConfig):
         one_of(self.backend, ("trl", "axolotl"), "train_style.backend")
         if not self.styles:
             raise ValueError(f"train_style.variants.{self.variant}.styles: name the styles that it learns")
+        if self.backend == "axolotl" and self.launch.kind != "single":
+            raise ValueError("launch: axolotl starts its own processes; launch=single, or train_style.backend=trl")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class ThroughAxolotl:
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains, writes; returns the metrics."""
+    launch.train("train_style", config, workspace)
     folders = f"models/{config.domain}/styles/{config.variant}", f"reports/{config.domain}/train_style/{config.variant}"
     axolotl = ThroughAxolotl(config.axolotl, workspace, folders[0])
     backend: Backend = axolotl if config.backend == "axolotl" else Trl()

@@ -49,16 +49,17 @@ def quiet_environment() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int = 0) -> None:
     """Asks Linux to kill this process when its parent dies: a killed `dvc repro` leaves no trainer behind.
 
-    Source: prctl(2). Elsewhere nothing happens. A parent that died before the call is noticed too, where it can be
-    known who it was: DVC is never process 1, and a process of multiprocessing knows its parent.
+    Source: prctl(2). Elsewhere nothing happens. A parent that died before the call is noticed too, where it is known
+    who it was: `parent`, or what multiprocessing says; and DVC is never process 1.
     """
     if not sys.platform.startswith("linux"):
         return
-    ours, found = multiprocessing.parent_process(), os.getppid()
-    orphaned = found != ours.pid if ours else found == 1 and "DVC_ROOT" in os.environ
+    spawner, found = multiprocessing.parent_process(), os.getppid()
+    known = parent or (spawner.pid if spawner else 0)
+    orphaned = found != known if known else found == 1 and "DVC_ROOT" in os.environ
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if orphaned or os.getppid() != found:

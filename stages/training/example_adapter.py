@@ -16,6 +16,7 @@ from omegaconf import MISSING
 from stages.core import schema
 from stages.core.errors import DataError
 from stages.core.jsonl import read_jsonl
+from stages.core.launch import Launch
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_model, load_tokenizer
 from stages.knowledge.records import Example
@@ -37,6 +38,7 @@ class ExampleConfig:
     styles: list[str] = field(default_factory=list)
     lora: schema.Lora = MISSING
     training: schema.Training = MISSING
+    launch: Launch = MISSING
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Trl:
             seed=config.seed,
             base_sha256=prepared.base_sha256,
             checkpoint_root=prepared.checkpoint_root,
+            launched=config.launch,
         )
 
 

@@ -214,7 +214,12 @@ def _run(folder: Path) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """What a launched process is started as."""
     quiet_environment()
     die_with_parent(int(os.environ[LAUNCHED]))
     sys.exit({"launch": _launch, "run": _run}[sys.argv[1]](Path(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    importlib.import_module("stages.core.launch").main()  # as the module that the stage imports, not as __main__

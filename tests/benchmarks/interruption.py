@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "interruption"), str(ROOT / "tes
 from kills import Outcome, build_clone, kill_and_run_again, plan_kills  # noqa: E402
 from pipeline import hardware  # noqa: E402
 
-from stages.evaluation.markdown import table  # noqa: E402
+from stages.evaluation.markdown import inline, table  # noqa: E402
 
 TARGET = ROOT / "reports" / "bench" / "interruption.md"
 
@@ -37,7 +37,7 @@ def report(outcomes: Sequence[Outcome], num_kills: int, seed: int, commit: str) 
             [
                 *(str(number), kill.stage, "`dvc repro`" if kill.through == "dvc" else "`python -m`"),
                 *(f"{kill.signal.name} to {kill.target}", f"{outcome.after_s:.1f} s", outcome.found),
-                "; ".join(outcome.faults) or "same bytes",
+                inline("; ".join(outcome.faults)) if outcome.faults else "same bytes",
             ]
         )
     return "\n".join(

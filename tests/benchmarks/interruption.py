@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", nargs="*", default=[], help="only these, by their names in dvc.lock")
     options = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="groundtune-bench-") as work:
         clone = build_clone(Path(work))

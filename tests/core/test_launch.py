@@ -72,7 +72,9 @@ def test_accumulation_is_shared_out_or_refused(gpus: Any) -> None:
     gpus(0)
     assert launch.accumulation_of_each(Launch("single"), TRAINING) == 4
     assert launch.accumulation_of_each(Launch("ddp", 2), TRAINING) == 2
-    with pytest.raises(ConfigError, match="training.accumulation: 4 batches a step cannot be shared out to 3 processes"):
+    with pytest.raises(
+        ConfigError, match=r"training.accumulation: 4 batches a step cannot be shared out to 3 processes"
+    ):
         launch.accumulation_of_each(Launch("ddp", 3), TRAINING)
 
 
@@ -123,9 +125,7 @@ def test_accelerate_reads_what_is_rendered(path: Path, gpus: Any, tmp_path: Path
     )
 
 
-def test_fsdp_becomes_the_plugin_that_a_lora_needs(
-    gpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fsdp_becomes_the_plugin_that_a_lora_needs(gpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils import FullyShardedDataParallelPlugin
     from accelerate.utils.launch import prepare_multi_gpu_env

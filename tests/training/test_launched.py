@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stages import train_book_lora, train_rag_lora
-from stages.core.errors import DataError
-from stages.core.fingerprint import sha256_files
+from stages import train_book_lora
 from stages.core.launch import Launch
-from stages.core.schema import Lora, Model, Prompt, Training
+from stages.core.schema import Lora, Model, Training
 from stages.core.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +65,11 @@ def test_two_processes_train_what_one_trains(both: tuple[Workspace, Workspace]) 
 
 def test_they_leave_nothing_but_what_one_leaves(both: tuple[Workspace, Workspace]) -> None:
     one, two = (
-        {str(path.relative_to(w.outputs)) for path in w.outputs.rglob("*") if path.is_file() and ".cache" not in str(path)}
+        {
+            str(path.relative_to(w.outputs))
+            for path in w.outputs.rglob("*")
+            if path.is_file() and ".cache" not in str(path)
+        }
         for w in both
     )
     assert two == one

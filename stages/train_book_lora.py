@@ -13,13 +13,14 @@ before and after, on the held-out sections and on text that has nothing to do wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
 from stages.core import launch, schema
 from stages.core.errors import DataError
+from stages.core.launch import Launch
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_model, load_tokenizer, resolve_base
@@ -44,7 +45,7 @@ class Config:
     held_out_share: float = MISSING
     lora: schema.Lora = MISSING
     training: schema.Training = MISSING
-    launch: launch.Launch = MISSING
+    launch: Launch = field(default_factory=Launch)
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out_share < 1:

@@ -21,6 +21,7 @@ from omegaconf import MISSING
 
 from stages.core import launch, schema
 from stages.core.atomic import new_folder, write_json
+from stages.core.launch import Launch
 from stages.core.process import map_in_processes
 from stages.core.seeding import derived_random
 from stages.core.stage import stage_main
@@ -65,7 +66,7 @@ class Config:
     lora: schema.Lora = MISSING
     loss: LossSettings = MISSING
     training: schema.Training = MISSING
-    launch: launch.Launch = MISSING
+    launch: Launch = field(default_factory=Launch)
 
     def __post_init__(self) -> None:
         if not self.seeds or set(self.seeds) - set(SPLITS):

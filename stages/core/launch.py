@@ -29,8 +29,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import MISSING
-
 from stages.core.atomic import write_json, write_text
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, DataError, GroundtuneError
@@ -52,7 +50,7 @@ CONFIG, JOB, ERROR = "accelerate.yaml", "job.json", "error.txt"
 class Launch:
     """Mirrors conf/launch. num_processes: 0 is one for each GPU. options: by accelerate's own names."""
 
-    kind: str = MISSING
+    kind: str = "single"
     num_processes: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 

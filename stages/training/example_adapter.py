@@ -38,7 +38,7 @@ class ExampleConfig:
     styles: list[str] = field(default_factory=list)
     lora: schema.Lora = MISSING
     training: schema.Training = MISSING
-    launch: Launch = MISSING
+    launch: Launch = field(default_factory=Launch)
 
 
 @dataclass(frozen=True)

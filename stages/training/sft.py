@@ -89,7 +89,7 @@ def train_lora(
     TrainingDone when they are done. Raises DataError for unusable rows, a NaN loss, a full disk, or another process at
     the same training.
     """
-    objective, launched = objective or NextToken(), launched or launch.Launch("single")
+    objective, launched = objective or NextToken(), launched or launch.Launch()
     check_rows(train_rows, training.max_length, "training", objective)
     check_rows(eval_rows, training.max_length, "evaluation", objective)
     set_threads(training.num_threads)

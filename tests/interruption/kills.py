@@ -23,7 +23,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -184,17 +184,16 @@ def plan_kills(clone: Clone, num_kills: int, seed: int, names: Sequence[str] = (
 
 
 def kill_and_run_again(clone: Clone, kill: Kill) -> Outcome:
-    """Removes the stage's outputs, starts it, kills it, starts it again."""
+    """Removes the stage's outputs, starts it, kills it, starts it again; earlier, where it had ended before the kill."""
     stage = clone.stages[kill.stage]
-    for output in stage.outputs:
-        path = clone.folder / output
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     command = stage.command
     if command[0] == "python":
         command = [sys.executable, *command[1:]]
     if kill.through == "dvc":
         command = ["dvc", "repro", "--force", "--no-run-cache", "--single-item", stage.name]
-    after_s, found, faults = _start_and_kill(clone, stage, kill, command)
+    while (killed := _start_and_kill(clone, stage, kill, command)) is None:
+        kill = replace(kill, moment=kill.moment / 2 if isinstance(kill.moment, float) else 0.5)
+    after_s, found, faults = killed
     started = time.perf_counter()
     again = subprocess.run(
         command, cwd=clone.folder, env=_environment(), capture_output=True, text=True, timeout=600, check=False
@@ -210,7 +209,11 @@ def kill_and_run_again(clone: Clone, kill: Kill) -> Outcome:
     return Outcome(kill, after_s, found, faults, time.perf_counter() - started)
 
 
-def _start_and_kill(clone: Clone, stage: Stage, kill: Kill, command: list[str]) -> tuple[float, str, list[str]]:
+def _start_and_kill(clone: Clone, stage: Stage, kill: Kill, command: list[str]) -> tuple[float, str, list[str]] | None:
+    """Seconds, what lay there, and faults; None where it had ended before its moment."""
+    for output in stage.outputs:
+        path = clone.folder / output
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     mark = uuid.uuid4().hex
     with open(clone.folder / ".killed.log", "w+", encoding="utf-8") as log:
         process = subprocess.Popen(
@@ -227,7 +230,7 @@ def _start_and_kill(clone: Clone, stage: Stage, kill: Kill, command: list[str]) 
         ready = kill.through == "stage" and _handles(process.pid, kill.signal)
         after_s = time.perf_counter() - started
         if process.poll() is not None:
-            return after_s, "it had ended", []
+            return None
         (os.killpg if kill.target == "group" else os.kill)(process.pid, kill.signal)
         faults = []
         try:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stages import train_book_lora
+from stages.core.errors import DataError
+from stages.core.fingerprint import sha256_files
 from stages.core.launch import Launch
 from stages.core.schema import Lora, Model, Training
 from stages.core.workspace import Workspace
@@ -47,8 +54,6 @@ def both(config: train_book_lora.Config, new_workspace: Callable[[], Workspace])
 
 
 def curve(workspace: Workspace, stage: str) -> list[dict[str, float]]:
-    import csv
-
     with open(workspace.outputs / f"reports/demo/{stage}/curve.csv", encoding="utf-8") as file:
         return [{k: float(v) for k, v in row.items() if k != TIME_COLUMN} for row in csv.DictReader(file)]
 
@@ -74,3 +79,49 @@ def test_they_leave_nothing_but_what_one_leaves(both: tuple[Workspace, Workspace
     )
     assert two == one
     assert not list((both[1].inputs / ".cache").rglob("checkpoint-*"))
+
+
+def start(config: train_book_lora.Config, workspace: Workspace, folder: Path) -> subprocess.Popen[str]:
+    """The stage in a process of its own, as a person would start it."""
+    values = folder / "config.json"
+    values.write_text(json.dumps(asdict(config)), encoding="utf-8")
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from stages import train_book_lora as stage; from stages.core.config import parse_section\n"
+        "from stages.core.workspace import Workspace\n"
+        "root = Path(sys.argv[2]); section = json.loads(Path(sys.argv[1]).read_text())\n"
+        "stage.run(parse_section(stage.Config, section, 'train_book_lora'), Workspace(root, root))"
+    )
+    command = [sys.executable, "-c", code, str(values), str(workspace.outputs)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_and_run_again_two_processes_leave_the_same_bytes(
+    both: tuple[Workspace, Workspace],
+    config: train_book_lora.Config,
+    new_workspace: Callable[[], Workspace],
+    tmp_path: Path,
+) -> None:
+    workspace, two = new_workspace(), replace(config, launch=DDP)
+    process = start(two, workspace, tmp_path)
+    while not list((workspace.inputs / ".cache/checkpoints").rglob("complete.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    launched = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    gone, alive = psutil.wait_procs(launched, timeout=20)
+    assert not alive and len(gone) >= 3  # the launcher, and two that train
+    train_book_lora.run(two, workspace)
+    adapter = "models/demo/book_lora"
+    assert sha256_files(workspace.outputs / adapter) == sha256_files(both[1].outputs / adapter)
+    assert curve(workspace, "train_book_lora") == curve(both[1], "train_book_lora")
+
+
+def test_what_a_launched_process_cannot_go_on_for_is_one_error(
+    config: train_book_lora.Config, new_workspace: Callable[[], Workspace], capfd: pytest.CaptureFixture[str]
+) -> None:
+    unstable = replace(config, launch=DDP, training=replace(config.training, learning_rate=1e30))
+    with pytest.raises(DataError, match=r"training stopped at step \d+: .*; lower the learning rate"):
+        train_book_lora.run(unstable, new_workspace())
+    assert "Traceback" not in capfd.readouterr().err

@@ -31,6 +31,7 @@ QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "WANDB_MODE": "disabled",
     "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",  # after a kill: what it cleans up, it says, was leaked
     # Threads that wait for work sleep instead of spinning: on a busy machine spinning made two threads several times
     # slower than one. Read when OpenMP starts.
     "OMP_WAIT_POLICY": "PASSIVE",

@@ -54,17 +54,23 @@ def die_with_parent(parent: int = 0) -> None:
     """Asks Linux to kill this process when its parent dies: a killed `dvc repro` leaves no trainer behind.
 
     Source: prctl(2). Elsewhere nothing happens. A parent that died before the call is noticed too, where it is known
-    who it was: `parent`, or what multiprocessing says; and DVC is never process 1.
+    who it was: `parent`, what multiprocessing says, or DVC.
     """
     if not sys.platform.startswith("linux"):
         return
     spawner, found = multiprocessing.parent_process(), os.getppid()
     known = parent or (spawner.pid if spawner else 0)
-    orphaned = found != known if known else found == 1 and "DVC_ROOT" in os.environ
+    orphaned = found != known if known else found == 1 and "DVC_ROOT" in os.environ and not _process_one_is_dvc()
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if orphaned or os.getppid() != found:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _process_one_is_dvc() -> bool:
+    """True in a container that was started for `dvc repro`: a stage's parent may be process 1 there."""
+    with open("/proc/1/cmdline", "rb") as file:
+        return b"dvc" in file.read()
 
 
 def end_in_one_line(name: str) -> None:

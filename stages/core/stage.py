@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -124,8 +123,6 @@ def _run_trial(name: str, variant: str) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
-
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our errors reach stage_main, and are a message there
 
     def app(config: Any) -> Any:
         # By its real name: launchers send `app` to other processes, where __main__ is another module.

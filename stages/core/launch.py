@@ -80,12 +80,19 @@ def from_main(value: Callable[[], Value]) -> Value:
     """What `value` returns in the process that writes, in every process; only that one calls it."""
     if not is_launched():
         return value()
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState()  # the processes know each other from here on
+    _join()
     found: list[Any] = [value() if is_main() else None]
     return broadcast_object_list(found)[0]  # type: ignore[no-any-return]
+
+
+def _join() -> Any:
+    """accelerate's state of this process, which knows the others from here on."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())  # else it does not look for others without a GPU
 
 
 def num_processes(launch: Launch) -> int:
@@ -197,8 +204,6 @@ def _launch(folder: Path) -> int:
 
 def _run(folder: Path) -> int:
     """One launched process: the stage up to its trainings."""
-    from accelerate import PartialState
-
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     stage = importlib.import_module(f"stages.{job['stage']}")
     config = parse_section(stage.Config, job["section"], job["stage"])
@@ -208,7 +213,7 @@ def _run(folder: Path) -> int:
     except GroundtuneError as error:  # of every process the same, or of one alone: one message either way
         write_text(folder / ERROR, str(error))
         return 1
-    PartialState().destroy_process_group()
+    _join().destroy_process_group()
     return 0
 
 

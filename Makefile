@@ -22,6 +22,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@touch $@
 
 repro: setup
+	@python -m stages.core.lockfile
 	dvc repro $(TARGETS)
 	@groundtune report
 

@@ -6,7 +6,7 @@
 
 The clone has the whole embedded pipeline in small settings, built by `dvc repro` without a kill. A stage is started as
 a person starts it (`python -m stages.X`) or by DVC; the signal goes to the whole process group, as Ctrl-C does, or to
-the started process alone, as `kill` does. The moment is a share of the stage's run time, or the sight of something: a
+the started process alone, as `kill` does. `dvc repro` is run again as `make repro` does it. The moment is a share of the stage's run time, or the sight of something: a
 checkpoint half written, an epoch done, an output half written.
 """
 
@@ -121,6 +121,8 @@ def build_clone(folder: Path, overrides: Sequence[str] = SMALL, targets: Sequenc
         name: Stage(name, entry["cmd"].split(), [out["path"] for out in entry.get("outs", [])], walls_s[name])
         for name, entry in locked.items()
     }
+    for command in (["add", "-A"], ["commit", "-qm", "built"]):
+        _run(["git", "-c", "user.email=test@example.org", "-c", "user.name=test", *command], folder)
     return Clone(folder, stages, {name: digest(folder, stage.outputs) for name, stage in stages.items()})
 
 
@@ -195,6 +197,8 @@ def kill_and_run_again(clone: Clone, kill: Kill) -> Outcome:
         kill = replace(kill, moment=kill.moment / 2 if isinstance(kill.moment, float) else 0.5)
     after_s, found, faults = killed
     started = time.perf_counter()
+    if kill.through == "dvc" and (mended := _run([sys.executable, "-m", "stages.core.lockfile"], clone.folder)):
+        found = ", ".join(filter(None, [found, mended.strip()]))
     again = subprocess.run(
         command, cwd=clone.folder, env=_environment(), capture_output=True, text=True, timeout=600, check=False
     )
@@ -312,4 +316,4 @@ def _run(command: Sequence[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed in {folder}:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    return done.stdout + done.stderr

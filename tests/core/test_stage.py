@@ -50,5 +50,6 @@ def test_a_full_disk_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     full.__module__ = make_demo.__name__
     monkeypatch.setattr("sys.argv", ["make_demo"])
     monkeypatch.setattr("stages.core.stage.die_with_parent", lambda: None)
+    monkeypatch.setattr("stages.core.stage.end_in_one_line", lambda name: None)
     with pytest.raises(SystemExit, match=r"make_demo: error: the disk is full \(data/x.jsonl\); make room"):
         stage_main(make_demo.Config, full)()

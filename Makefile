@@ -55,6 +55,8 @@ bench: setup
 	python tests/benchmarks/regression.py
 	python tests/benchmarks/knowledge_base.py
 	python tests/benchmarks/ingest.py
+	python tests/benchmarks/interruption.py --kills 60
+	python tests/benchmarks/ddp.py
 
 clean:
 	rm -rf $(VENV) .cache runs

@@ -21,6 +21,7 @@ from omegaconf import MISSING
 
 from stages.core import launch, schema
 from stages.core.atomic import new_folder, write_json
+from stages.core.errors import ConfigError
 from stages.core.launch import Launch
 from stages.core.process import map_in_processes
 from stages.core.seeding import derived_random
@@ -75,8 +76,6 @@ class Config:
             raise ValueError("seeds: each split needs at least one")
         if self.num_workers < 1:
             raise ValueError("num_workers: must be at least 1")
-        if self.launch.kind in launch.SHARDED and (self.quantise or self.loss.readout == "head"):
-            raise ValueError(f"launch.kind: {self.launch.kind} shards neither 4-bit weights (quantise) nor a head")
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,8 @@ class Finished:
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains every split and seed, writes; returns the metrics."""
+    if config.launch.kind in launch.SHARDED and (config.quantise or config.loss.readout == "head"):
+        raise ConfigError(f"launch.kind: {config.launch.kind} shards neither 4-bit weights (quantise) nor a head")
     launch.train("train_regression", config, workspace)
     runs = [Run(config, workspace, split, seed) for split, seeds in config.seeds.items() for seed in seeds]
     finished = _train_all(runs, config.num_workers)

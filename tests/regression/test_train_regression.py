@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stages import train_regression
-from stages.core.errors import DataError
+from stages.core.errors import ConfigError, DataError
 from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import write_jsonl
 from stages.core.launch import Launch
@@ -112,6 +112,16 @@ def test_two_processes_train_what_one_trains(
     for split in ("by_contract", "by_pair"):
         one, two = (next(iter(found[split].values())) for found in metrics)
         assert two == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"quantise": True}, {"loss": LossSettings("huber", 1.0, "head", 64, 0)}], ids=["quantise", "head"]
+)
+def test_what_cannot_be_sharded_is_refused(
+    workspace: Workspace, config: Callable[..., Config], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="fsdp shards neither 4-bit weights"):
+        run(config(launch=Launch("fsdp"), **changes), workspace)
 
 
 def test_stopped_between_trainings_it_goes_on_with_the_next(

@@ -22,6 +22,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@touch $@
 
 repro: setup
+	@python -m stages.core.lockfile
 	dvc repro $(TARGETS)
 	@groundtune report
 
@@ -59,6 +60,8 @@ bench: setup
 	python tests/benchmarks/knowledge_base.py
 	python tests/benchmarks/ingest.py
 	python tests/benchmarks/local_engine.py
+	python tests/benchmarks/interruption.py --kills 60
+	python tests/benchmarks/ddp.py
 
 clean:
 	rm -rf $(VENV) .cache runs

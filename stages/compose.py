@@ -24,6 +24,7 @@ from stages.core import schema
 from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, GroundtuneError
+from stages.core.launch import Launch
 from stages.core.process import quiet_environment
 from stages.core.stage import CONF, PARAMS, read_params, variants_of, with_variant
 from stages.core.workspace import ROOT
@@ -33,6 +34,7 @@ SHARED_SECTIONS: dict[str, type[Any]] = {
     "axolotl": Axolotl,
     "domain": schema.Domain,
     "embedder": schema.Embedder,
+    "launch": Launch,
     "model": schema.Model,
     "prompt": schema.Prompt,
     "regression": RegressionTask,

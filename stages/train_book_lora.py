@@ -13,13 +13,14 @@ before and after, on the held-out sections and on text that has nothing to do wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
-from stages.core import schema
+from stages.core import launch, schema
 from stages.core.errors import DataError
+from stages.core.launch import Launch
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_model, load_tokenizer, resolve_base
@@ -44,6 +45,7 @@ class Config:
     held_out_share: float = MISSING
     lora: schema.Lora = MISSING
     training: schema.Training = MISSING
+    launch: Launch = field(default_factory=Launch)
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out_share < 1:
@@ -52,13 +54,13 @@ class Config:
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains, measures, writes; returns the metrics."""
+    launch.train("train_book_lora", config, workspace)
     knowledge = workspace.read(f"data/{config.domain}/knowledge.sqlite")
     base = resolve_base(workspace, config.model)
     tokenizer = load_tokenizer(base)
     texts, rows, eval_rows = _prepare(config, tokenizer, read_chunks(knowledge))
     set_threads(config.training.num_threads)
     model = load_model(base, config.model)
-    before = _measure(config, model, tokenizer, texts)
     origin = Origin(config.model, weights_sha256(base), "", [knowledge], config.lora, config.training, config.seed)
     with train_lora(
         model,
@@ -70,8 +72,11 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
         seed=config.seed,
         base_sha256=origin.base_sha256,
         checkpoint_root=workspace.cache("checkpoints", "train_book_lora", config.domain),
+        launched=config.launch,
     ) as trained:
         after = _measure(config, trained.model, tokenizer, texts)
+        with trained.model.disable_adapter():
+            before = _measure(config, trained.model, tokenizer, texts)
         metrics = {"before": before, "after": after, "num_train_rows": len(rows), "num_eval_rows": len(eval_rows)}
         report = f"reports/{config.domain}/train_book_lora"
         write_results(workspace, trained, origin, f"models/{config.domain}/book_lora", report, metrics)

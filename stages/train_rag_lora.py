@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from stages.core import launch
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.training.example_adapter import ExampleConfig, rag_material, train_adapter
@@ -27,6 +28,7 @@ class Config(ExampleConfig):
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains, writes; returns the metrics."""
+    launch.train("train_rag_lora", config, workspace)
     folders = f"models/{config.domain}/rag_lora", f"reports/{config.domain}/train_rag_lora"
     material = rag_material(config, workspace, workspace.read(f"models/{config.domain}/book_merged"))
     return train_adapter(config, workspace, material, "train_rag_lora", *folders)

@@ -12,17 +12,18 @@ writes  models/<task>/regression/<variant>/<split>/seed-<n>/{adapter_model.safet
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from stages.core import schema
+from stages.core import launch, schema
 from stages.core.atomic import new_folder, write_json
-from stages.core.process import die_with_parent
+from stages.core.errors import ConfigError
+from stages.core.launch import Launch
+from stages.core.process import map_in_processes
 from stages.core.seeding import derived_random
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
@@ -66,6 +67,7 @@ class Config:
     lora: schema.Lora = MISSING
     loss: LossSettings = MISSING
     training: schema.Training = MISSING
+    launch: Launch = field(default_factory=Launch)
 
     def __post_init__(self) -> None:
         if not self.seeds or set(self.seeds) - set(SPLITS):
@@ -107,6 +109,9 @@ class Finished:
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains every split and seed, writes; returns the metrics."""
+    if config.launch.kind in launch.SHARDED and (config.quantise or config.loss.readout == "head"):
+        raise ConfigError(f"launch.kind: {config.launch.kind} shards neither 4-bit weights (quantise) nor a head")
+    launch.train("train_regression", config, workspace)
     runs = [Run(config, workspace, split, seed) for split, seeds in config.seeds.items() for seed in seeds]
     finished = _train_all(runs, config.num_workers)
     with new_folder(workspace.write(f"models/{config.task.name}/regression/{config.variant}")) as folder:
@@ -127,11 +132,14 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
 
 
 def _train_all(runs: Sequence[Run], num_workers: int) -> list[Finished]:
+    if launch.is_launched():
+        for run_ in runs:
+            with suppress(launch.TrainingDone):
+                train(run_)
+        raise launch.TrainingDone
     if num_workers == 1 or len(runs) == 1:
         return [train(run_) for run_ in runs]
-    context = get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(min(num_workers, len(runs)), context, initializer=die_with_parent) as pool:
-        return list(pool.map(train, runs))
+    return map_in_processes(train, runs, num_workers)
 
 
 def train(run_: Run) -> Finished:
@@ -177,6 +185,7 @@ def train(run_: Run) -> Finished:
         objective=objective,
         also_trained=[number_head.NAME] if with_head else [],
         keep_checkpoints=True,
+        launched=config.launch,
     ) as trained:
         counts = {"num_train_rows": len(train_rows), "num_eval_rows": len(eval_rows), "num_shortened": num_shortened}
         note = {**origin.note(), "quantise": config.quantise, "loss": dict(objective.settings)}

@@ -26,6 +26,7 @@ from omegaconf import MISSING
 from stages.axolotl.environment import venv_versions
 from stages.axolotl.settings import Axolotl
 from stages.axolotl.training import AxolotlOrigin, by_hand_places, train_with_axolotl
+from stages.core import launch
 from stages.core.errors import DataError
 from stages.core.schema import Prompt, one_of
 from stages.core.stage import stage_main
@@ -69,6 +70,8 @@ class Config(ExampleConfig):
             raise ValueError(f"{key}: {self.data} has one style, so no `styles` to choose from; take them out")
         if not self.writer and not self.styles:
             raise ValueError(f"{key}.styles: name the styles that it learns")
+        if self.backend == "axolotl" and self.launch.kind != "single":
+            raise ValueError("launch: axolotl starts its own processes; launch=single, or train_style.backend=trl")
 
     @property
     def writer(self) -> str:
@@ -104,6 +107,7 @@ class ThroughAxolotl:
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Trains, writes; returns the metrics."""
+    launch.train("train_style", config, workspace)
     folders = f"models/{config.domain}/styles/{config.variant}", f"reports/{config.domain}/train_style/{config.variant}"
     plain = config.base == base_folder(config.model)
     base = resolve_base(workspace, config.model) if plain else workspace.read(config.base)

@@ -225,6 +225,7 @@ def test_a_preview_reads_params_and_writes_nothing(
     monkeypatch.setattr("stages.core.stage.load_section", lambda name: asdict(factual))
     monkeypatch.setattr("stages.core.stage.Workspace", lambda: workspace)
     monkeypatch.setattr("stages.core.stage.die_with_parent", lambda: None)
+    monkeypatch.setattr("stages.core.stage.end_in_one_line", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["generate_sft", "--preview", "2"])
     generate_sft.main()
     assert len(asked) == 2

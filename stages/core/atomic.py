@@ -39,17 +39,20 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder to fill; it takes the name `path` (replacing what was there) when the block succeeds.
 
-    Leftovers of killed writers are removed first.
+    Leftovers of killed writers are removed first. What was there goes whole, too: a kill leaves the old folder, none,
+    or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    replaced = path.with_name(f"{temporary.name}-replaced")
     temporary.mkdir()
     try:
         yield temporary
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, replaced)
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -22,7 +22,7 @@ from typing import Any
 from stages.core.config import parse_section
 from stages.core.cost import noted_cost
 from stages.core.errors import ConfigError, GroundtuneError
-from stages.core.process import die_with_parent, quiet_environment
+from stages.core.process import die_with_parent, end_in_one_line, quiet_environment
 from stages.core.read_only import keep_read_only_files
 from stages.core.workspace import ROOT, Workspace
 
@@ -40,6 +40,7 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_text(name, sys.modules[run.__module__].__doc__ or ""))
             return
+        end_in_one_line(name)
         die_with_parent()
         keep_read_only_files()
         variant = sys.argv.pop(1).removeprefix("@") if sys.argv[1:] and sys.argv[1].startswith("@") else ""

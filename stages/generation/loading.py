@@ -73,7 +73,7 @@ def load_model(folder: Path, model: Model, adapter: Path | None = None, quantise
         attn_implementation=model.attention,
         local_files_only=True,
         use_safetensors=True,
-        device_map={"": device()} if device() != "cpu" or quantise else None,
+        device_map={"": device()} if (device() != "cpu" or quantise) and not _is_sharded() else None,
         quantization_config=_four_bits(model) if quantise else None,
     )
     if adapter is not None:
@@ -108,6 +108,11 @@ def device() -> str:
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def _is_sharded() -> bool:
+    """Whether accelerate has launched this process to hold a shard of the model: it then places the weights."""
+    return "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get("ACCELERATE_USE_DEEPSPEED"))
 
 
 def write_adapter_note(folder: Path, note: dict[str, Any]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
-from stages.core.process import die_with_parent
+from stages.core.process import map_in_processes
 from stages.core.schema import Model
 from stages.generation.decoding import generate
 from stages.generation.loading import load_tokenizer
@@ -59,9 +58,7 @@ def read_models(setting: Setting, jobs: Sequence[Job], num_workers: int = 1) -> 
     if num_workers == 1:
         return _read_each(setting, jobs)
     shares = [jobs[worker::num_workers] for worker in range(num_workers)]
-    context = get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(num_workers, context, initializer=die_with_parent) as pool:
-        readings = list(pool.map(_read_each, [setting] * num_workers, shares))
+    readings = map_in_processes(partial(_read_each, setting), shares, num_workers)
     return [readings[number % num_workers][number // num_workers] for number in range(len(jobs))]
 
 

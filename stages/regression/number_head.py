@@ -23,5 +23,5 @@ def add_head(model: Any) -> None:
 
 def read_head(model: Any, hidden: Any) -> Any:
     """[B] numbers in (-1, 1) from hidden states [B, D]; `model` carries the adapter with the head."""
-    head = getattr(model.get_base_model(), NAME)
+    head = getattr(getattr(model, "module", model).get_base_model(), NAME)  # module: below torch's DDP
     return head(hidden.to(next(head.parameters()).dtype)).squeeze(-1).tanh()

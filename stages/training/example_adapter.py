@@ -16,6 +16,7 @@ from omegaconf import MISSING
 from stages.core import schema
 from stages.core.errors import DataError
 from stages.core.jsonl import read_jsonl
+from stages.core.launch import Launch
 from stages.core.workspace import Workspace
 from stages.generation.loading import load_model, load_tokenizer
 from stages.knowledge.records import Example
@@ -39,6 +40,7 @@ class ExampleConfig:
     styles: list[str] = field(default_factory=list)
     lora: schema.Lora = MISSING
     training: schema.Training = MISSING
+    launch: Launch = field(default_factory=Launch)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Trl:
             seed=config.seed,
             base_sha256=base_sha256,
             checkpoint_root=checkpoint_root,
+            launched=config.launch,
         )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stages.core.atomic import new_folder, write_json
 from stages.core.errors import DataError
-from stages.core.process import die_with_parent
+from stages.core.process import ctrl_c_for_us_alone, die_with_parent
 from stages.core.progress import track
 from stages.core.seeding import derived_random
 from stages.training.base_corpus import Corpus
@@ -92,8 +92,9 @@ def pretrain(recipe: Recipe, tokenizer_folder: Path, seed: int, checkpoints: Pat
     workers = [
         context.Process(target=_worker, args=(rank, *arguments), daemon=True) for rank in range(1, recipe.num_processes)
     ]
-    for worker in workers:
-        worker.start()
+    with ctrl_c_for_us_alone():
+        for worker in workers:
+            worker.start()
     try:
         return train(0, *arguments)
     except BrokenBarrierError as error:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.core import schema
+from stages.core import launch, schema
 from stages.core.errors import ConfigError, DataError
 from stages.core.fingerprint import fingerprint
 from stages.core.seeding import seed_everything
@@ -30,7 +30,7 @@ from stages.training.objective import NextToken, Objective, Row
 if TYPE_CHECKING:
     from stages.training.trainer import Progress
 
-HARNESS_VERSION = 2  # raise it when the same inputs start to train differently: older checkpoints are then not taken
+HARNESS_VERSION = 3  # raise it when the same inputs start to train differently: older checkpoints are then not taken
 BYTES_PER_WEIGHT = 12  # of a checkpoint: the weight and Adam's two moments, float32
 
 
@@ -78,33 +78,45 @@ def train_lora(
     objective: Objective | None = None,
     also_trained: Sequence[str] = (),
     keep_checkpoints: bool = False,
+    launched: launch.Launch | None = None,
 ) -> Iterator[Trained]:
     """Puts an adapter on `model` and trains it; the checkpoints go when the block succeeds.
 
     base_sha256: of the weights in `model`. checkpoint_root: the folder of this stage and domain. objective: what the
     rows are for; by default TokenRows and their next tokens. also_trained: modules of the model that are trained whole
     and saved in the adapter. keep_checkpoints: the caller discards them, once all that belongs together is done.
-    Raises DataError for unusable rows, a NaN loss, a full disk, or another process at the same training.
+    launched: how the processes that train were launched (stages.core.launch); by default there is this one. They raise
+    TrainingDone when they are done. Raises DataError for unusable rows, a NaN loss, a full disk, or another process at
+    the same training.
     """
-    objective = objective or NextToken()
+    objective, launched = objective or NextToken(), launched or launch.Launch()
     check_rows(train_rows, training.max_length, "training", objective)
     check_rows(eval_rows, training.max_length, "evaluation", objective)
     set_threads(training.num_threads)
     seed_everything(seed)
     model = lora.attach_lora(model, lora_config, also_trained)
     key = fingerprint(
-        *(HARNESS_VERSION, lora_config, training, seed, base_sha256, model.device.type, lora.versions()),
+        *(HARNESS_VERSION, lora_config, training, seed, base_sha256, _device_type(), lora.versions()),
+        *(launched, launch.num_processes(launched)),
         *(type(objective).__name__, dict(objective.settings)),
         *([asdict(row) for row in rows] for rows in (train_rows, eval_rows)),  # type: ignore[call-overload]
     )
     folder = checkpoint_root / key[:32]
-    with checkpoints.locked(folder):
-        progress = _train(model, tokenizer, train_rows, eval_rows, training, seed, folder, objective)
+    with checkpoints.locked(folder) if launch.is_main() else nullcontext():
+        progress = _train(model, tokenizer, train_rows, eval_rows, training, seed, folder, objective, launched)
+        if launch.is_launched():
+            raise launch.TrainingDone
         best = checkpoints.checkpoint_path(folder, progress.best_step)
         lora.load_weights(model, best)
         yield Trained(model.eval(), progress.rows, best, _figures(model, progress))
     if not keep_checkpoints:
         checkpoints.discard(folder)
+
+
+def _device_type() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _figures(model: Any, progress: Progress) -> dict[str, float]:
@@ -135,16 +147,19 @@ def _train(
     seed: int,
     folder: Path,
     objective: Objective,
+    launched: launch.Launch,
 ) -> Progress:
     from datasets import Dataset
     from transformers import PrinterCallback
 
     from stages.training.trainer import Bar, Course, LoraTrainer, Progress
 
-    found = checkpoints.latest_complete(folder)
+    found = launch.from_main(lambda: checkpoints.latest_complete(folder))
     step, progress = (found[0], Progress.from_dict(found[1])) if found else (0, Progress())
     if progress.finished:
         return progress
+    if launched.kind != "single" and not launch.is_launched():
+        raise DataError(f"{folder}: the launched processes have left no finished training; run again")
     num_steps_per_epoch = ceil(ceil(len(train_rows) / training.batch_size) / training.accumulation)
     course = Course(
         folder,
@@ -156,7 +171,7 @@ def _train(
     by_length = sorted(eval_rows, key=lambda row: len(row.input_ids))  # the least padding
     trainer = LoraTrainer(
         model=model,
-        args=_arguments(training, seed, folder),
+        args=_arguments(training, seed, folder, launch.accumulation_of_each(launched, training)),
         objective=objective,
         train_dataset=Dataset.from_dict(objective.columns(train_rows)),
         eval_dataset=Dataset.from_dict(objective.columns(by_length)),
@@ -165,15 +180,15 @@ def _train(
     )
     course.trainer = trainer
     trainer.remove_callback(PrinterCallback)
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and launch.is_main():
         trainer.add_callback(Bar())
     checkpoints.require_space(folder, course.checkpoint_bytes)
     trainer.train(resume_from_checkpoint=str(checkpoints.checkpoint_path(folder, step)) if step else None)
     return progress
 
 
-def _arguments(training: schema.Training, seed: int, folder: Path) -> Any:
-    """trl's configuration. Evaluating, saving and stopping are Course's: the trainer's own strategies are off."""
+def _arguments(training: schema.Training, seed: int, folder: Path, accumulation: int) -> Any:
+    """trl's configuration of a process. Evaluating, saving and stopping are Course's: trl's own strategies are off."""
     import torch
     from transformers import SchedulerType
     from trl import SFTConfig
@@ -181,7 +196,7 @@ def _arguments(training: schema.Training, seed: int, folder: Path) -> Any:
     if training.scheduler not in list(SchedulerType):
         raise ConfigError(f"training.scheduler: {training.scheduler!r} is not one of {', '.join(SchedulerType)}")
     on_cpu = not torch.cuda.is_available()
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(folder),
         seed=seed,
         learning_rate=training.learning_rate,
@@ -190,7 +205,7 @@ def _arguments(training: schema.Training, seed: int, folder: Path) -> Any:
         num_train_epochs=training.num_epochs,
         per_device_train_batch_size=training.batch_size,
         per_device_eval_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulation,
+        gradient_accumulation_steps=accumulation,
         max_length=training.max_length,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
@@ -207,4 +222,9 @@ def _arguments(training: schema.Training, seed: int, folder: Path) -> Any:
         logging_nan_inf_filter=False,  # it would hide a NaN loss
         disable_tqdm=True,  # Bar instead
         report_to="none",
+        # Else gradients of what is read outside of the model's own forward (a head) would be counted as unused.
+        ddp_find_unused_parameters=False,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process, one device: torch's DataParallel would multiply the batch by the GPUs
+    return arguments

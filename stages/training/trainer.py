@@ -4,6 +4,9 @@
   number of its items in that step, not a mean of means.
 - The evaluation loss is the mean over items, not over batches.
 - The order of rows depends on seed and epoch alone, so that a resumed epoch continues where it was.
+- Dropout depends on seed, step and batch alone, so that it is the same whichever of several processes has the batch.
+- Several processes take turns at the batches that one process would accumulate; rows that only fill up the last round
+  count for nothing. A step has the same rows and the same loss however many they are.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import ProgressCallback, TrainerCallback
 from trl import SFTTrainer
 
+from stages.core import launch
 from stages.core.errors import DataError
 from stages.core.progress import evaluated
 from stages.core.seeding import derived_random
@@ -27,17 +31,19 @@ from stages.training import checkpoints
 from stages.training.curves import CurveRow
 from stages.training.objective import Objective
 
+FILLER = "is_filler"
 POOL_BATCHES = 8  # rows of so many batches are sorted by length together: little padding, yet mixed batches
 
 
 class LengthGrouped(Sampler[int]):
     """Row numbers in a new order each epoch; neighbours, which share a batch, have similar lengths."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, num_filler: int = 0) -> None:
         self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.filler = range(len(lengths), len(lengths) + num_filler)  # always the last
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) + len(self.filler)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -53,7 +59,26 @@ class LengthGrouped(Sampler[int]):
             pool = sorted(order[start : min(start + pool_size, whole)], key=lambda row: self.lengths[row])
             batches += [pool[k : k + self.batch_size] for k in range(0, len(pool), self.batch_size)]
         rng.shuffle(batches)
-        return iter([row for batch in batches for row in batch] + rest)
+        return iter([row for batch in batches for row in batch] + rest + list(self.filler))
+
+
+class FilledUp(Dataset[dict[str, Any]]):
+    """Rows, and as many copies of the first as make the last round of batches, one for each process, complete."""
+
+    def __init__(self, rows: Any, batch_size: int, num_processes: int) -> None:
+        self.rows, self.num_rows = rows, len(rows)
+        self.num_filler = -self.num_rows % (batch_size * num_processes)
+
+    def __len__(self) -> int:
+        return self.num_rows + self.num_filler
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {**self.rows[number if number < self.num_rows else 0], FILLER: number >= self.num_rows}
+
+
+def is_counted(batch: Mapping[str, torch.Tensor]) -> bool:
+    """False for a batch of nothing but filler rows."""
+    return bool(batch["num_tokens"].any())
 
 
 @dataclass
@@ -80,37 +105,63 @@ class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     """Trains for an objective; writes only what a checkpoint needs."""
 
     def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
-        super().__init__(*args, data_collator=objective.collate, **kwargs)
+        super().__init__(*args, data_collator=self._collate, **kwargs)
         self.objective = objective
-        self.num_tokens = 0  # non-pad tokens since somebody last set it to 0
+        self.num_tokens = 0  # non-pad tokens since somebody last set it to 0; after an evaluation, of all processes
+        self.step_of_place, self.place = -1, 0  # of the last batch
         self.gradients = PartGradients([p for p in self.model.parameters() if p.requires_grad])
 
+    def _get_dataloader(self, dataset: Any, description: str, batch_size: int, **kwargs: Any) -> Any:
+        filled_up = FilledUp(dataset, batch_size, self.accelerator.num_processes)
+        return super()._get_dataloader(filled_up, description, batch_size, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(ids) for ids in dataset["input_ids"]]
-        return LengthGrouped(lengths, self.args.per_device_train_batch_size, self.args.seed)
+        lengths = [len(ids) for ids in train_dataset.rows["input_ids"]]
+        args = self.args
+        return LengthGrouped(lengths, args.per_device_train_batch_size, args.seed, train_dataset.num_filler)
+
+    def _collate(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """The objective's batch of the rows that are no filler; where all are, a batch without tokens."""
+        filler = [feature.pop(FILLER) for feature in features]
+        real = [feature for feature, is_filler in zip(features, filler, strict=True) if not is_filler]
+        batch = self.objective.collate(real or features)
+        return batch if real else {**batch, "num_tokens": torch.zeros_like(batch["num_tokens"])}
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         """[P]: the items of each part in the batches of one step, on all devices."""
         if not batch_samples:
             return None
-        counts = [torch.stack(list(self.objective.num_items(batch).values())) for batch in batch_samples]
+        counts = [
+            torch.stack(list(self.objective.num_items(batch).values())) * is_counted(batch) for batch in batch_samples
+        ]
         total: torch.Tensor = self.accelerator.reduce(torch.stack(counts).sum(0).to(device), "sum")
         return total
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Seeds dropout by the place of the batch among those of all processes."""
+        step, process = self.state.global_step, self.accelerator.process_index
+        self.place = self.place + self.accelerator.num_processes if step == self.step_of_place else process
+        self.step_of_place = step
+        torch.manual_seed(derived_random(self.args.seed, "dropout", str(step), str(self.place)).getrandbits(63))
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The weighted sum of the parts' means; with `num_items_in_batch` [P], of their share of the step's mean."""
-        parts = self.objective.parts(model, inputs)
+        parts, counted = self.objective.parts(model, inputs), is_counted(inputs)
         counts = [part.num_items for part in parts.values()] if num_items_in_batch is None else num_items_in_batch
-        means = {name: part.total / count for (name, part), count in zip(parts.items(), counts, strict=True)}
+        means = {name: part.total * counted / count for (name, part), count in zip(parts.items(), counts, strict=True)}
         if model.training:
             self.num_tokens += int(inputs["num_tokens"].sum())
             every = self.objective.log_gradients_every
-            if every and self.state.global_step % every == 0:
+            is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # then no process has a whole gradient
+            if every and not is_sharded and self.state.global_step % every == 0:
                 self.gradients.add(means)
-        return sum(self.objective.weights[name] * mean for name, mean in means.items())
+        # Gradients are averaged over processes, but each has only its share of the step's mean.
+        scale = self.accelerator.num_processes if model.training else 1
+        return scale * sum(self.objective.weights[name] * mean for name, mean in means.items())
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """`eval_loss`, and `eval_<part>` of each part: means over all items of the evaluation rows."""
@@ -119,8 +170,11 @@ class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         with torch.no_grad():
             for inputs in self.get_eval_dataloader():
                 parts = self.objective.parts(self.model_wrapped, self._prepare_inputs(inputs)).values()
-                totals += torch.stack([torch.stack([part.total.double(), part.num_items.double()]) for part in parts])
+                found = torch.stack([torch.stack([part.total.double(), part.num_items.double()]) for part in parts])
+                totals += found * is_counted(inputs)
         totals = self.accelerator.reduce(totals, "sum")
+        num_tokens = torch.tensor(self.num_tokens, device=self.args.device)
+        self.num_tokens = int(self.accelerator.reduce(num_tokens, "sum"))
         means = dict(zip(self.objective.weights, (totals[:, 0] / totals[:, 1]).tolist(), strict=True))
         metrics = {"eval_loss": sum(self.objective.weights[name] * mean for name, mean in means.items())}
         metrics |= {f"eval_{name}": mean for name, mean in means.items()}
@@ -129,7 +183,8 @@ class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         # Neither the tokenizer nor a pickle of the arguments; "auto" would look the base model up on the hub.
-        self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: adapter.json says what it is."""
@@ -154,9 +209,12 @@ class PartGradients:
             before = self.sums.get(name)
             self.sums[name] = known if before is None else [a + b for a, b in zip(before, known, strict=True)]
 
-    def take(self) -> dict[str, float]:
-        """Part -> norm of what was added since the last time; empty where nothing was."""
-        norms = {name: float(torch.stack([g.norm() for g in sums]).norm()) for name, sums in self.sums.items()}
+    def take(self, accelerator: Any) -> dict[str, float]:
+        """Part -> norm of what all processes have added since the last time; empty where nothing was."""
+        norms = {}
+        for name, sums in self.sums.items():
+            whole = accelerator.reduce(sums, "sum")
+            norms[name] = float(torch.stack([g.norm() for g in whole]).norm())
         self.sums = {}
         return norms
 
@@ -182,7 +240,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
         self._start_interval()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for name, norm in self.trainer.gradients.take().items():
+        for name, norm in self.trainer.gradients.take(self.trainer.accelerator).items():
             self.part_norms.setdefault(name, []).append(norm)
         control.should_evaluate = control.should_save = state.global_step in self.steps
 
@@ -217,8 +275,10 @@ class Course(TrainerCallback):  # type: ignore[misc]
         evaluated(step, eval_loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        checkpoints.mark_complete(self.folder, state.global_step, asdict(self.progress))
-        checkpoints.keep_only(self.folder, self.progress.best_step, state.global_step)
+        self.trainer.accelerator.wait_for_everyone()  # each process has its random state in the checkpoint
+        if launch.is_main():
+            checkpoints.mark_complete(self.folder, state.global_step, asdict(self.progress))
+            checkpoints.keep_only(self.folder, self.progress.best_step, state.global_step)
         self.trainer.num_tokens = 0
         self._start_interval()
 

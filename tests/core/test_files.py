@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.core import atomic
 from stages.core.atomic import new_folder, write_json, write_text
 from stages.core.errors import DataError
 from stages.core.fingerprint import fingerprint, sha256_file
@@ -158,3 +159,19 @@ def test_lines_are_appended_after_one_that_a_kill_cut_off(tmp_path: Path) -> Non
     append_jsonl(path, [])
     append_jsonl(path, [{"a": 2}])
     assert path.read_text(encoding="utf-8") == '{"a": 1}\n{"ж": "ü"}\n{"a": \n{"a": 2}\n'
+
+
+def test_what_a_new_folder_replaces_is_never_half_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while files are removed one by one may only hit a folder that nobody reads."""
+    original, removed = atomic.shutil.rmtree, []
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        removed.append(Path(path).name)
+        original(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(atomic.shutil, "rmtree", rmtree)
+    for text in ("1", "2"):
+        with new_folder(tmp_path / "last") as folder:
+            write_text(folder / "a", text)
+    assert (tmp_path / "last" / "a").read_text() == "2" and list(tmp_path.iterdir()) == [tmp_path / "last"]
+    assert removed and all(name.startswith(".last.tmp-") for name in removed)

@@ -51,5 +51,6 @@ def test_a_full_disk_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["make_demo"])
     for of_the_process in ("die_with_parent", "keep_read_only_files"):
         monkeypatch.setattr(f"stages.core.stage.{of_the_process}", lambda: None)
+    monkeypatch.setattr("stages.core.stage.end_in_one_line", lambda name: None)
     with pytest.raises(SystemExit, match=r"make_demo: error: the disk is full \(data/x.jsonl\); make room"):
         stage_main(make_demo.Config, full)()

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # How a stage starts, shows progress, notes its cost and words its errors does not change what it computes.
 INFRASTRUCTURE = {
-    f"stages.core.{name}" for name in ("cost", "errors", "process", "progress", "read_only", "stage", "workspace")
+    f"stages.core.{name}"
+    for name in ("cost", "errors", "launch", "process", "progress", "read_only", "stage", "workspace")
 }
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)
@@ -45,13 +46,15 @@ def test_a_stage_depends_on_exactly_the_code_it_imports(stage: str, imports: gri
 def test_stage_module_command_and_section_bear_one_name(stage: str) -> None:
     section = yaml.safe_load((ROOT / "conf" / stage / "default.yaml").read_text(encoding="utf-8"))
     command = f"python -m stages.{stage}"
-    if "variants" not in section:
+    if not {"variants", "launch"} & set(section):
         assert STAGES[stage]["cmd"] == command
         assert STAGES[stage]["params"] == [stage]
         return
-    assert STAGES[stage]["cmd"] == command + " @${key}"
-    # every setting but the name of the variant and how many trainings run side by side; of the variants only its own
-    settings = set(section) - {"variants", "variant", "num_workers"} | {"variants.${key}"}
+    # every setting but the name of the variant and how many processes train; of the variants only its own
+    settings = set(section) - {"variants", "variant", "num_workers", "launch"}
+    if "variants" in section:
+        command, settings = command + " @${key}", settings | {"variants.${key}"}
+    assert STAGES[stage]["cmd"] == command
     assert set(STAGES[stage]["params"]) == {f"{stage}.{key}" for key in settings}
 
 

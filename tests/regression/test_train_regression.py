@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from stages import train_regression
-from stages.core.errors import DataError
+from stages.core.errors import ConfigError, DataError
 from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import write_jsonl
+from stages.core.launch import Launch
 from stages.core.schema import Lora, Model, Training
 from stages.core.workspace import Workspace
 from stages.regression.pair_index import read_manifest
@@ -87,6 +89,39 @@ def test_side_by_side_ends_with_the_same_bytes(workspace: Workspace, config: Cal
     first = sha256_files(workspace.read(ADAPTERS))
     run(config(num_workers=2), workspace)
     assert sha256_files(workspace.read(ADAPTERS)) == first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "loss", [LossSettings("crps", 10.0, "digits", 64, 2), LossSettings("huber", 1.0, "head", 64, 2)]
+)
+def test_two_processes_train_what_one_trains(
+    workspace: Workspace, config: Callable[..., Config], loss: LossSettings
+) -> None:
+    """Each part of the loss and the norm of its gradient, too; all trainings of the stage, one after the other."""
+    training = replace(config().training, batch_size=1, accumulation=8)  # 12 rows: the second step has half of it
+    curves, metrics = [], []
+    for launch in (Launch(), Launch("ddp", 2)):
+        settings = config(seeds={"by_contract": [1], "by_pair": [2]}, training=training, loss=loss, launch=launch)
+        metrics.append(run(settings, workspace))
+        with open(workspace.read("reports/contracts/train_regression/hybrid/curve.csv"), encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            curves.append([{k: float(v) for k, v in row.items() if k != "tokens_per_s"} for row in rows])
+    assert len(curves[0]) == 2 and "grad_norm_number" in curves[0][0]
+    assert curves[1] == [pytest.approx(row, rel=1e-3) for row in curves[0]]
+    for split in ("by_contract", "by_pair"):
+        one, two = (next(iter(found[split].values())) for found in metrics)
+        assert two == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"quantise": True}, {"loss": LossSettings("huber", 1.0, "head", 64, 0)}], ids=["quantise", "head"]
+)
+def test_what_cannot_be_sharded_is_refused(
+    workspace: Workspace, config: Callable[..., Config], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="fsdp shards neither 4-bit weights"):
+        run(config(launch=Launch("fsdp"), **changes), workspace)
 
 
 def test_stopped_between_trainings_it_goes_on_with_the_next(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from stages.benchmarking.command import bench_command
 from stages.core.errors import GroundtuneError
 from stages.core.process import quiet_environment
 from stages.core.workspace import Workspace
@@ -55,6 +56,7 @@ for command in (new, convert, commands.chat, commands.ask, headline.report):
 app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace()), name="kb")
 app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
 app.command("compare")(compare_command(lambda domain: _params("domain", domain), Workspace()))
+app.command("bench")(bench_command(lambda domain: _params("domain", domain), Workspace()))
 app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
 
 

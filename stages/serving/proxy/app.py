@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.types import Send
 
@@ -56,11 +57,12 @@ def build_app(service: Service) -> ASGIApp:
         finally:
             await service.close()
 
-    app = FastAPI(title="groundtune", docs_url=None, redoc_url=None, lifespan=lifespan, responses=ERRORS)
+    app = FastAPIOffline(  # its page comes from files of the package: nothing is fetched from outside
+        title="groundtune", redoc_url=None, static_url="/docs/files", lifespan=lifespan, responses=ERRORS
+    )
     _add_chat(app, service)
     _add_others(app, service)
     _add_status(app, service)
-    _add_pages(app)
     _add_error_handlers(app)
     endpoints = frozenset(str(getattr(route, "path", "")) for route in app.routes)
     guarded = Doorkeeper(app, service.keys, service.visitors, service.config.limits, service.stats, endpoints)
@@ -145,27 +147,6 @@ def _add_status(app: FastAPI, service: Service) -> None:
         return Response(service.stats.prometheus(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _add_pages(app: FastAPI) -> None:
-    """The API's page, from files of a package: nothing is fetched from outside."""
-    from fastapi.openapi.docs import get_swagger_ui_html
-    from starlette.staticfiles import StaticFiles
-    from swagger_ui_bundle import swagger_ui_path
-
-    files = "/docs/files"
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="groundtune",
-            swagger_js_url=f"{files}/swagger-ui-bundle.js",
-            swagger_css_url=f"{files}/swagger-ui.css",
-            swagger_favicon_url=f"{files}/favicon-32x32.png",
-        )
-
-    app.mount(files, StaticFiles(directory=swagger_ui_path))
-
-
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def ours(_: Request, error: ApiError) -> JSONResponse:
@@ -179,9 +160,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def routing(_: Request, error: HTTPException) -> JSONResponse:
         codes = {400: "invalid_json", 404: "unknown_path", 405: "wrong_method"}
         words = {400: "the request is no JSON that can be read", 404: "no such path", 405: "no such method here"}
-        known = ApiError(
-            error.status_code, codes.get(error.status_code, "http_error"), words.get(error.status_code, "")
-        )
+        status = error.status_code
+        known = ApiError(status, codes.get(status, "http_error"), words.get(status, "this cannot be answered"))
         return JSONResponse(known.body(), known.status, {**known.headers, **(error.headers or {})})
 
 

@@ -24,12 +24,14 @@ class Closed(BaseModel):
 class RagOptions(Closed):
     """How documents are looked up for this request; what is not given is as the domain has it."""
 
-    off: bool = Field(False, description="Answer without documents.")
-    top_k: int | None = Field(None, ge=1, description="Documents at most.")
-    max_distance: float | None = Field(None, ge=0, le=2, description="Cosine distance beyond which none counts.")
-    siblings: int | None = Field(None, ge=0, description="Chunks before and after each hit.")
-    set: Name | None = Field(None, description="One of the domain's sets of documents.")
-    sources: bool = Field(True, description="Return the documents.")
+    off: bool = Field(default=False, description="Answer without documents.")
+    top_k: int | None = Field(default=None, ge=1, description="Documents at most.")
+    max_distance: float | None = Field(
+        default=None, ge=0, le=2, description="Cosine distance beyond which none counts."
+    )
+    siblings: int | None = Field(default=None, ge=0, description="Chunks before and after each hit.")
+    set: Name | None = Field(default=None, description="One of the domain's sets of documents.")
+    sources: bool = Field(default=True, description="Return the documents.")
 
 
 class TextPart(Closed):
@@ -58,7 +60,7 @@ class ChatMessage(Closed):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
-    name: Name | None = Field(None, description="Taken and not used.")
+    name: Name | None = Field(default=None, description="Taken and not used.")
 
 
 class StreamOptions(Closed):
@@ -74,17 +76,17 @@ class ChatRequest(Closed):
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
-    temperature: float | None = Field(None, ge=0, le=2, description="0, the default, as in evaluation: greedy.")
-    top_p: float | None = Field(None, gt=0, le=1)
-    n: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0, the default, as in evaluation: greedy.")
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    n: int | None = Field(default=None, ge=1)
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    user: str | None = Field(None, description="Taken and not used.")
-    rag: RagOptions = Field(default_factory=lambda: RagOptions())
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    user: str | None = Field(default=None, description="Taken and not used.")
+    rag: RagOptions = Field(default_factory=RagOptions)
 
 
 class Source(BaseModel):
@@ -173,7 +175,7 @@ class EmbeddingRequest(Closed):
     model: Name
     input: Query | Annotated[list[Query], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1, description="Only the embedder's own.")
+    dimensions: int | None = Field(default=None, ge=1, description="Only the embedder's own.")
     input_type: Literal["query", "passage"] = "query"
     user: str | None = None
 
@@ -206,10 +208,10 @@ class RetrieveRequest(Closed):
     """Documents for a query, without an answer."""
 
     query: Query
-    domain: Name | None = Field(None, description="Else the first one.")
-    top_k: int | None = Field(None, ge=1)
-    max_distance: float | None = Field(None, ge=0, le=2)
-    siblings: int | None = Field(None, ge=0)
+    domain: Name | None = Field(default=None, description="Else the first one.")
+    top_k: int | None = Field(default=None, ge=1)
+    max_distance: float | None = Field(default=None, ge=0, le=2)
+    siblings: int | None = Field(default=None, ge=0)
     set: Name | None = None
 
 
@@ -225,7 +227,7 @@ class AskedPair(Closed):
 
     a: Query
     b: Query
-    id: str = Field("", max_length=256)
+    id: str = Field(default="", max_length=256)
 
 
 class PredictRequest(Closed):

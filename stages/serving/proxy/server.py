@@ -25,9 +25,8 @@ async def run(service: Service) -> None:
         await service.start()
         host, port = listening.getsockname()[:2]
         for entry in service.catalogue.entries.values():
-            typer.echo(
-                f"  {entry.name}: {entry.domain.name}, {entry.upstream_model} of {entry.upstream_name}", err=True
-            )
+            where = f"{entry.domain.name}, {entry.upstream_model} of {entry.upstream_name}"
+            typer.echo(f"  {entry.name}: {where}", err=True)
         typer.echo(f"serving http://{f'[{host}]' if ':' in host else host}:{port}/v1 (API: /docs)", err=True)
         config = uvicorn.Config(
             build_app(service),

@@ -114,7 +114,6 @@ class Stats:
 def quantiles(times: Iterable[float]) -> dict[str, float]:
     """p50, p90, p99: the smallest time that so many are not above; {} of nothing."""
     ordered = sorted(times)
-    last = len(ordered) - 1
-    return (
-        {name: round(ordered[min(last, int(q * len(ordered)))], 6) for name, q in QUANTILES.items()} if ordered else {}
-    )
+    if not ordered:
+        return {}
+    return {name: round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 6) for name, q in QUANTILES.items()}

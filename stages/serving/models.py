@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
-from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
+from stages.generation.loading import base_folder, check_adapter, load_model, load_tokenizer, resolve_base
 from stages.prompts.renderer import Renderer
 from stages.serving.releases import files_of, find, is_release
 
@@ -80,6 +81,20 @@ class Models:
             loaded.network.set_adapter(choice if choice in self.styles else TUNED_ADAPTER)
         with loaded.network.disable_adapter() if choice == "book" and _has_lora(loaded) else nullcontext():
             yield loaded
+
+    def fresh(self) -> Models:
+        """The same models with nothing loaded: they are read from the files as they are by then."""
+        other = copy(self)
+        other._loaded = {}
+        return other
+
+    def stamp(self) -> tuple[tuple[str, int, int], ...]:
+        """Path, size and time of change of every file that could be loaded: another one where any was replaced."""
+        own = self.workspace.inputs / "models" / self.domain
+        folders = [self.workspace.inputs / base_folder(self.model), own / "book_merged", own / "rag_lora"]
+        folders += [own / "styles" / style for style in self.styles]
+        files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
+        return tuple((str(path), (found := path.stat()).st_size, found.st_mtime_ns) for path in files)
 
     def _adapter(self, required: bool) -> Path | None:
         try:

@@ -96,7 +96,7 @@ def _add_chat(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{model:path}", tags=["chat"])
     async def retrieve_model(model: str) -> schema.ModelCard:
         """One of them."""
-        return _card(service.catalogue.entry(model))
+        return _card(await service.catalogue.entry(model))
 
 
 def _card(entry: Any) -> schema.ModelCard:
@@ -106,7 +106,7 @@ def _card(entry: Any) -> schema.ModelCard:
         domain=entry.domain.name,
         upstream=entry.upstream_name,
         context_tokens=entry.domain.config.model.max_context_tokens,
-        template=entry.renderer.hash,
+        template=entry.renderer.hash if entry.renderer else "",
     )
 
 

@@ -19,11 +19,14 @@ from stages.core.errors import DataError, GroundtuneError
 from stages.core.workspace import Workspace
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
+from stages.serving.models import CHOICES, Models
 from stages.serving.proxy.domains import Checked, ServedDomain, paths_of, signature_of
 from stages.serving.proxy.errors import ApiError
 from stages.serving.proxy.settings import Config, ServedModel
 from stages.serving.proxy.upstream import Upstream
+from stages.serving.proxy.upstream_local import LocalUpstream
 from stages.serving.proxy.upstream_openai import OpenAIUpstream
+from stages.serving.releases import find, is_release
 
 LOG = logging.getLogger("groundtune.serve")
 
@@ -39,7 +42,7 @@ class Entry:
     upstream_name: str
     upstream: Upstream
     upstream_model: str
-    renderer: Renderer
+    renderer: Renderer | None  # None: only the upstream knows it
     documents: bool
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -53,6 +56,7 @@ class Catalogue:
         self.remotes = {
             name: OpenAIUpstream(upstream) for name, upstream in config.upstreams.items() if upstream.kind == "openai"
         }
+        self.locals = self._locals()
         self.domains: dict[str, ServedDomain] = {}
         self.entries: dict[str, Entry] = {}
         self.num_reload_errors = 0
@@ -72,14 +76,30 @@ class Catalogue:
             await asyncio.wait([self._watcher])
         for domain in self.domains.values():
             await domain.retire()
-        for remote in self.remotes.values():
-            await remote.close()
+        for upstream in (*self.remotes.values(), *self.locals.values()):
+            await upstream.close()
 
-    def entry(self, name: str) -> Entry:
+    async def entry(self, name: str) -> Entry:
         """Raises ApiError (404)."""
-        if name not in self.entries:
-            raise ApiError(404, "model_not_found", "no such model; /v1/models lists them", "model")
-        return self.entries[name]
+        if name in self.entries:
+            return self.entries[name]
+        if is_release(name) and self.locals:
+            return await asyncio.to_thread(self._release, name)
+        raise _unknown()
+
+    def _release(self, spec: str) -> Entry:
+        """A registered version, with the documents of its domain as they are now. `demo@v1.0.0`: its tuned model."""
+        name, _, version = spec.partition("@")
+        for domain in self.domains.values():
+            wanted = f"tuned@{version}" if name == domain.name else spec
+            try:
+                release = find(wanted, self.workspace, domain.name)
+            except GroundtuneError:
+                continue
+            if release.name.startswith(f"{domain.name}-"):
+                local = self.locals[domain.name]
+                return Entry(release.spec, domain, self._local_name(), local, release.spec, None, True)
+        raise _unknown()
 
     def domain(self, name: str | None) -> ServedDomain:
         """The domain of this name, or the first one. Raises ApiError (404)."""
@@ -130,10 +150,9 @@ class Catalogue:
                 if (model.domain or first) == domain.name:
                     yield name, model
             return
-        local = next(name for name, upstream in self.config.upstreams.items() if upstream.kind == "local")
-        for choice in domain.models.choices:
+        for choice in (*CHOICES, *domain.config.styles):
             name = choice if domain.name == first else f"{domain.name}/{choice}"
-            yield name, ServedModel(local, domain.name, choice)
+            yield name, ServedModel(self._local_name(), domain.name, choice)
 
     def _entry(self, name: str, model: ServedModel, domain: ServedDomain) -> Entry:
         upstream_model = model.model or name
@@ -141,11 +160,29 @@ class Catalogue:
         if remote is not None:
             renderer = domain.remote_renderer(model.files)
             return Entry(name, domain, model.upstream, remote, upstream_model, renderer, model.documents)
-        if upstream_model not in domain.models.choices:
-            choices = ", ".join(domain.models.choices)
-            raise DataError(f"serve.models.{name}.model: {upstream_model!r} is not one of {choices}")
+        choices = (*CHOICES, *domain.config.styles)
+        local = self.locals[domain.name]
+        if is_release(upstream_model):
+            spec = find(upstream_model, self.workspace, domain.name).spec
+            return Entry(name, domain, model.upstream, local, spec, None, model.documents)
+        if upstream_model not in choices:
+            raise DataError(f"serve.models.{name}.model: {upstream_model!r} is not one of {', '.join(choices)}")
         renderer = domain.local_renderer(upstream_model)
-        return Entry(name, domain, model.upstream, domain.local, upstream_model, renderer, model.documents)
+        return Entry(name, domain, model.upstream, local, upstream_model, renderer, model.documents)
+
+    def _local_name(self) -> str:
+        return next((name for name, upstream in self.config.upstreams.items() if upstream.kind == "local"), "")
+
+    def _locals(self) -> dict[str, LocalUpstream]:
+        """One engine a domain, where there is an upstream that is `local`."""
+        if not self._local_name():
+            return {}
+        size = self.config.upstreams[self._local_name()].max_batch_size
+        num_requests = self.config.limits.max_concurrent
+        return {
+            name: LocalUpstream(Models(self.workspace, chat.model, chat.prompt, name, chat.styles), size, num_requests)
+            for name, chat in self.chats.items()
+        }
 
     async def _signature(self, name: str) -> Any:
         folders = [model.files for model in self.config.models.values() if model.files]
@@ -171,3 +208,7 @@ class Catalogue:
             self.num_reload_errors += 1
             self._checked[name] = replace(self._checked[name], refused=signature)
             LOG.error("%s: the newer version cannot be loaded, the older one goes on: %s", name, error)
+
+
+def _unknown() -> ApiError:
+    return ApiError(404, "model_not_found", "no such model; /v1/models lists them", "model")

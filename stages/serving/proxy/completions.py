@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from stages.prompts.renderer import Renderer
 from stages.retrieval.documents import Document
 from stages.serving.finding import Wanted
 from stages.serving.proxy.catalogue import Catalogue, Entry
@@ -64,18 +65,20 @@ class Completions:
         self._check_limits(request)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.gate.place())
-            entry = self.catalogue.entry(request.model)
+            entry = await self.catalogue.entry(request.model)
             await stack.enter_async_context(entry.domain.used())
             conversation = read_conversation(request.messages, entry.upstream.takes_images)
             conversation, num_ignored = self._without_system(conversation, entry, request.rag)
             sampling = self._sampling(request, entry)
-            prompt = await self._prompt(entry, conversation, request.rag, sampling.max_new_tokens)
+            renderer = await entry.upstream.renderer(entry.upstream_model) or entry.renderer
+            assert renderer is not None  # of a server's models the catalogue knows it
+            prompt = await self._prompt(entry, renderer, conversation, request.rag, sampling.max_new_tokens)
             recent = self._recent(request, conversation, prompt)
             job = Job(entry.upstream_model, prompt.messages, prompt.prompt_ids, sampling)
             pieces = await stack.enter_async_context(aclosing(entry.upstream.stream(job)))
             first = await self._first(pieces, recent)
             self.stats.first_token_s.append(time.monotonic() - started_s)
-            report = _report(entry, prompt, num_ignored)
+            report = _report(entry, renderer, prompt, num_ignored)
             return Answering(request, entry, prompt, report, recent, stack.pop_all(), first, pieces, started_s)
         raise AssertionError  # the stack swallows nothing
 
@@ -130,12 +133,17 @@ class Completions:
         return {"domain": domain.name, "documents": [source_row(document) for document in found]}
 
     async def _prompt(
-        self, entry: Entry, conversation: Conversation, options: RagOptions, max_new_tokens: int
+        self,
+        entry: Entry,
+        renderer: Renderer,
+        conversation: Conversation,
+        options: RagOptions,
+        max_new_tokens: int,
     ) -> Prompt:
         off = options.off or not entry.documents
         found = [] if off else await self._find(entry.domain, conversation.question, options)
         room = entry.domain.config.model.max_context_tokens - max_new_tokens
-        return await asyncio.to_thread(fit, entry.renderer, conversation, found, room)
+        return await asyncio.to_thread(fit, renderer, conversation, found, room)
 
     async def _find(self, domain: ServedDomain, query: str, options: RagOptions) -> list[Document]:
         wanted = self._wanted(domain, options)
@@ -260,10 +268,10 @@ def _documents(answering: Answering) -> dict[str, Any]:
     return {"rag": answering.report, **({"sources": sources} if answering.request.rag.sources else {})}
 
 
-def _report(entry: Entry, prompt: Prompt, num_ignored: int) -> dict[str, Any]:
+def _report(entry: Entry, renderer: Renderer, prompt: Prompt, num_ignored: int) -> dict[str, Any]:
     return {
         "domain": entry.domain.name,
-        "template": entry.renderer.hash,
+        "template": renderer.hash,
         "num_documents": len(prompt.documents),
         "num_dropped_documents": prompt.num_found - len(prompt.documents),
         "num_without_siblings": prompt.num_without_siblings,

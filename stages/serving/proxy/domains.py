@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -15,9 +14,7 @@ from stages.generation.loading import ADAPTER_NOTE, base_folder, check_adapter, 
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
 from stages.serving.finding import DocumentFinder
-from stages.serving.models import Models
 from stages.serving.proxy.rag import Retriever
-from stages.serving.proxy.upstream_local import LocalUpstream
 
 Signature = tuple[tuple[str, int, int, int], ...]
 
@@ -27,8 +24,6 @@ class ServedDomain:
 
     def __init__(self, config: ChatConfig, workspace: Workspace) -> None:
         self.config, self.workspace, self.name = config, workspace, config.domain
-        self.models = Models(workspace, config.model, config.prompt, config.domain, config.styles)
-        self.local = LocalUpstream(self.models)
         self.retriever = Retriever(
             DocumentFinder(
                 workspace,
@@ -63,7 +58,7 @@ class ServedDomain:
             return self._renderer(resolve_base(self.workspace, self.config.model))
         renderer = self._renderer(self.workspace.read(f"models/{self.name}/book_merged"))
         if choice != "book":
-            adapter = f"styles/{choice}" if choice in self.models.styles else "rag_lora"
+            adapter = f"styles/{choice}" if choice in self.config.styles else "rag_lora"
             check_adapter(self.workspace.read(f"models/{self.name}/{adapter}"), renderer.hash)
         return renderer
 
@@ -94,16 +89,13 @@ class ServedDomain:
         finally:
             self._num_users -= 1
             if self._retired and not self._num_users:
-                await self._close()
+                await self.retriever.close()
 
     async def retire(self) -> None:
         """Lets go of everything once nobody uses it."""
         self._retired = True
         if not self._num_users:
-            await self._close()
-
-    async def _close(self) -> None:
-        await asyncio.gather(self.local.close(), self.retriever.close())
+            await self.retriever.close()
 
 
 def paths_of(config: ChatConfig, folders: Iterable[str]) -> list[str]:

@@ -159,7 +159,7 @@ class ModelCard(BaseModel):
     domain: str
     upstream: str
     context_tokens: int
-    template: str
+    template: str = Field(description="Hash of the prompt's form; empty where it is known once the model is loaded.")
 
 
 class ModelList(BaseModel):

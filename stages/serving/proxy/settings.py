@@ -22,7 +22,7 @@ KEY = re.compile(r"[!-~]+")  # what a header can carry
 
 @dataclass
 class Upstream:
-    """Who writes the answers. All but `kind` is about a server (`openai`).
+    """Who writes the answers. max_batch_size is about `local`, everything else about a server (`openai`).
 
     read_timeout_s: its longest silence, which for the first token includes reading the prompt. stream_usage: ask it
     to count tokens. images: it takes pictures (data: URLs) in a message.
@@ -36,6 +36,7 @@ class Upstream:
     total_timeout_s: float = 600.0
     stream_usage: bool = True
     images: bool = False
+    max_batch_size: int = 16  # answers of one model that are written together
 
     def __post_init__(self) -> None:
         one_of(self.kind, KINDS, "upstreams: kind")
@@ -48,6 +49,8 @@ class Upstream:
                 raise ValueError("upstreams: base_url: no user, password or query in it; see api_key_env")
         if min(self.connect_timeout_s, self.read_timeout_s, self.total_timeout_s) <= 0:
             raise ValueError("upstreams: timeouts must be above 0")
+        if self.max_batch_size < 1:
+            raise ValueError("upstreams: max_batch_size must be at least 1")
 
 
 @dataclass

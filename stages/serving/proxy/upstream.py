@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stages.prompts.renderer import Renderer
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -46,6 +48,9 @@ class Upstream(Protocol):
     """Writes answers."""
 
     takes_images: bool
+
+    async def renderer(self, model: str) -> Renderer | None:
+        """How its prompts look; None where the upstream does not know. Raises ApiError."""
 
     def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
         """Pieces, until every choice is finished; closing the generator stops the work. Raises ApiError."""

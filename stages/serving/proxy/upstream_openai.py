@@ -54,6 +54,9 @@ class OpenAIUpstream:
     async def close(self) -> None:
         await self.client.aclose()
 
+    async def renderer(self, model: str) -> None:
+        return None
+
     async def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
         """Raises ApiError, also in mid-stream."""
         import httpx

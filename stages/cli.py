@@ -22,6 +22,8 @@ from stages.serving.doctor.command import doctor as print_diagnosis
 from stages.serving.kb_command import knowledge_app
 from stages.serving.new_command import new
 from stages.serving.predict_command import predict_command
+from stages.serving.proxy.command import serve_command
+from stages.serving.release_command import release_command
 from stages.serving.sft_command import sft_app
 
 
@@ -57,7 +59,9 @@ app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace(
 app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
 app.command("compare")(compare_command(lambda domain: _params("domain", domain), Workspace()))
 app.command("bench")(bench_command(lambda domain: _params("domain", domain), Workspace()))
+app.command("release")(release_command(lambda: str(_params("domain", "")["domain"]["name"]), Workspace()))
 app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
+app.command("serve")(serve_command(lambda domain: _params("domain", domain)))
 
 
 @app.command()

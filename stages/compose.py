@@ -39,7 +39,11 @@ SHARED_SECTIONS: dict[str, type[Any]] = {
     "retrieval": schema.Retrieval,
 }
 # Sections whose dataclass is not in the stage module of that name.
-NOT_STAGES = {"chat": "stages.serving.answering", "predict": "stages.serving.predicting"}
+NOT_STAGES = {
+    "chat": "stages.serving.answering",
+    "predict": "stages.serving.predicting",
+    "serve": "stages.serving.proxy.settings",
+}
 SCALARS = ("seed", "overrides")
 
 CHECKED = ROOT / "data" / "params.ok"

@@ -41,10 +41,10 @@ from stages.export.gguf_folder import KINDS, check_kinds, write_gguf_folder
 from stages.export.gguf_tokenizer import check_size
 from stages.export.golden import are_chats, golden_prompts, greedy_answers
 from stages.export.manifest import verified_export, write_manifest
-from stages.export.merge import carry_over, merge_weights, require_space
+from stages.export.merge import CARRIED, carry_over, merge_weights, require_space
 from stages.export.tensor_files import Weights
 from stages.generation.loading import base_folder, check_adapter, load_tokenizer, resolve_base
-from stages.generation.model_files import model_files
+from stages.generation.model_files import LEGAL, model_files
 from stages.generation.perplexity import token_ids, unrelated_texts, windows_of
 from stages.prompts.renderer import Renderer
 from stages.training.lora import ADAPTER_CONFIG, weights_sha256
@@ -114,6 +114,7 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     try:
         with new_folder(target) as folder:
             measured = _export_merged(config, workspace, source, folder) if config.merge else Measured()
+            carry_over([source.base, source.origin], folder, LEGAL)  # binds adapters too
             notes = _copy_adapters(source, folder)
             provenance = _provenance(config, workspace, source, folder, notes)
             write_card(folder / "README.md", workspace, config.card, provenance, measured)
@@ -146,7 +147,7 @@ def _export_merged(config: Config, workspace: Workspace, source: Source, folder:
     model = replace(config.model, dtype=weights.model_dtype())
     reference, prompts = _reference(config, workspace, source.base, model, adapter, renderer)
     merge_weights(weights, adapter, folder, config.max_shard_bytes, reference.base)
-    carry_over(source.base, folder, (source.origin,))
+    carry_over([source.base, source.origin], folder, CARRIED)
     system = config.system or renderer.system([])
     files = write_gguf_folder(folder, config.gguf, config.name, tokenizer, system, config.model.max_context_tokens)
     write_jsonl(folder / "golden.jsonl", [one.to_row() for one in reference.golden])

@@ -165,6 +165,7 @@ def test_a_hub_model_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeyp
     assert [options.get("local_files_only") for options in asked] == [True, None]  # first without network
     assert {options["revision"] for options in asked} == {"0123abc"}
     assert not any("bin" in pattern for pattern in asked[0]["allow_patterns"])
+    assert "LICENSE*" in asked[0]["allow_patterns"]
 
 
 def test_a_hub_model_is_taken_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

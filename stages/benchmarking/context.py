@@ -15,7 +15,6 @@ from stages.core.errors import DataError
 from stages.core.progress import track
 from stages.evaluation.intervals import Estimate
 
-MAX_TOKENS = 1 << 17  # where neither the server nor the configuration names a limit
 FILL = 0.96  # of the limit: token counts of other text than the probe's are off by a few percent
 TASK = "{text}\n\nGo on with this story, and write as much as you can."
 
@@ -61,8 +60,7 @@ def lengths(smallest: int, limit: int, answer_tokens: int) -> list[int]:
 def _limit(session: Session, config: Config) -> int:
     """The configured one, and no more than what an endpoint says that it can."""
     known = [client.can.max_context_tokens for client in session.clients.values() if client.can.max_context_tokens]
-    own = [config.chat.model.max_context_tokens for c in session.clients.values() if c.endpoint.is_own]
-    return min([config.context.max_tokens or MAX_TOKENS, *known, *own])
+    return min([config.context.max_tokens, *known])
 
 
 def _ask(session: Session, config: Config, length: int, number: int) -> dict[str, Block]:

@@ -21,9 +21,9 @@ TITLES = {
 }
 EXPLANATIONS = {
     "throughput": "So many clients, each of which asks again as soon as it has its answer; no two prompts are alike; "
-    "warm-up excluded. Tokens/s of all clients together over whole rounds; times over requests.",
-    "context": "One client; a new text each time. Tokens/s of the whole request, reading the prompt included; `writing` "
-    "is the rate after the first token. Memory: the most that the server's processes held.",
+    "warm-up excluded. Tokens/s of all clients together: n counts rounds; elsewhere requests, or gaps between pieces.",
+    "context": "One client; a new text each time. Tokens/s of the whole request, reading the prompt included; "
+    "`writing` is the rate after the first token. Memory: the most that the server's processes held.",
     "writing": "Completed: the model ended its answer. Keywords: share of the demanded words that it used. Repetition: "
     "share of 4-grams that came before. Diversity: distinct words within every 50. Style distance: 0 is the same.",
     "coherence": "A story of invented facts in the prompt, one question about each quarter of it. Contradicted: "
@@ -31,7 +31,7 @@ EXPLANATIONS = {
     "retrieval": "Test questions of the domain. Unanswered: no document is near enough; of boundary questions that is "
     "right. Intervals are clustered by source document.",
     "pipeline": "Question, documents, answer. Found: a document that holds the answer is in the prompt. Correct: the "
-    "key fact stands in the answer. Grounded: names, numbers and most words of the answer come from documents or question.",
+    "key fact stands in the answer. Grounded: its names, numbers and most words come from documents or question.",
 }
 # metric -> (heading, factor, digits)
 COLUMNS: dict[str, tuple[str, float, int]] = {

@@ -79,15 +79,15 @@ class Throughput:
 
 @dataclass
 class Context:
-    """Prompts of min_tokens, twice that, and so on to max_tokens (0: the model's limit)."""
+    """Prompts of min_tokens, twice that, and so on to max_tokens, answer included, or to what the server takes."""
 
     min_tokens: int = MISSING
-    max_tokens: int = 0
+    max_tokens: int = MISSING
     num_requests: int = MISSING  # of each length
     answer_tokens: int = MISSING
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "context", "min_tokens", "num_requests", "answer_tokens")
+        _at_least_one(self, "context", "min_tokens", "max_tokens", "num_requests", "answer_tokens")
 
 
 @dataclass

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages.core.dvc_lock import read_lock
 from stages.core.errors import ConfigError, DataError
 from stages.core.workspace import Workspace
 from stages.export.comparison import Measured, Nearness, RoundTrip
 
-LOCK = "dvc.lock"
 UNKNOWN_LICENCE = "other"
 
 
@@ -70,13 +70,7 @@ def lookup(metrics: Mapping[str, Any], key: str, file: str) -> Any:
 
 def dvc_revisions(workspace: Workspace, paths: Sequence[str]) -> dict[str, str]:
     """path -> md5 of what DVC has stored for it, for those of `paths` that dvc.lock names."""
-    import yaml
-
-    lock = workspace.inputs / LOCK
-    if not lock.is_file():
-        return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    outs = {out.path: out.md5 for stage in read_lock(workspace.inputs).values() for out in stage.outs if out.md5}
     return {path: outs[path] for path in paths if path in outs}
 
 
@@ -160,20 +154,27 @@ def _results(workspace: Workspace, config: CardConfig) -> str:
     metrics = _read(workspace, config.results)
     lines = ["## Results\n", "95 % intervals.\n", "| model | metric | value | n |", "| --- | --- | ---: | ---: |"]
     for label, key in config.figures.items():
-        for metric, number in _estimates(lookup(metrics, key, config.results)):
-            low, high = number.get("low"), number.get("high")
-            interval = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
-            lines.append(f"| {label} | {metric} | {number['value']:.3f} {interval} | {number['n']} |")
+        for metric, number in estimates(lookup(metrics, key, config.results)):
+            lines.append(f"| {label} | {metric} | {figure_text(number)} | {number['n']} |")
     return "\n".join([*lines, ""])
 
 
-def _estimates(group: Any, prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+def figure_text(number: Mapping[str, Any]) -> str:
+    """An estimate as 0.967 [0.913, 1.000]."""
+    if number["value"] is None:
+        return "not measured"
+    low, high = number.get("low"), number.get("high")
+    interval = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return f"{number['value']:.3f} {interval}"
+
+
+def estimates(group: Any, prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
     """Every estimate at or below a key, with its name."""
     if not isinstance(group, Mapping):
         return []
     if {"value", "n"} <= set(group):
         return [(prefix or "value", group)]
-    return [found for key in group for found in _estimates(group[key], f"{prefix}.{key}".lstrip("."))]
+    return [found for key in group for found in estimates(group[key], f"{prefix}.{key}".lstrip("."))]
 
 
 def _export(merges: Sequence[Nearness], trips: Sequence[RoundTrip]) -> str:

@@ -10,6 +10,7 @@ are then further from the original, but the adapter corrects the very errors the
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from stages.export.adapters import Adapter
 from stages.export.tensor_files import Weights, write_shards
 
 BASES = ("stored", "dequantised")
-CARRIED = (  # beside the weights, what a loader or a lawyer asks for
+CARRIED = (  # beside the weights, what a loader asks for
     *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer*", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+    *("added_tokens.json", "vocab.json", "merges.txt"),
 )
 
 
@@ -69,11 +70,11 @@ def require_space(folder: Path, weights: Weights, num_gguf_files: int) -> None:
         raise DataError(f"{folder.parent}: the export needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free")
 
 
-def carry_over(base: Path, target: Path, also: tuple[Path, ...] = ()) -> list[str]:
-    """Copies configuration, tokenizer, template and licence; the names, sorted. also: folders to look in after base."""
+def carry_over(folders: Sequence[Path], target: Path, patterns: Sequence[str]) -> list[str]:
+    """Copies the files that match, each from the first folder that has it; their names, sorted."""
     names = set()
-    for folder in (base, *also):
-        for pattern in CARRIED:
+    for folder in folders:
+        for pattern in patterns:
             for file in folder.glob(pattern):
                 if file.is_file() and file.name not in names:
                     shutil.copyfile(file, target / file.name)

@@ -16,7 +16,7 @@ from typing import Any
 
 from stages.core.atomic import write_json
 from stages.core.errors import DataError
-from stages.core.fingerprint import sha256_file
+from stages.core.fingerprint import known_hashes
 from stages.core.schema import Model
 from stages.core.workspace import Workspace
 
@@ -33,37 +33,19 @@ def resolve_base(workspace: Workspace, model: Model) -> Path:
     """The verified folder with a base model's weights.
 
     Raises DataError where a file is missing or is not the one that the manifest names. Hashes of files that
-    have not changed since they were last verified (size and time of change) are not computed again.
+    have not changed since they were last verified are not computed again.
     """
     folder = workspace.read(base_folder(model))
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     weights: Path = (folder / manifest["path"]).resolve()
-    verified = _verified_files(workspace)
-    for name, expected in manifest["files"].items():
-        path = weights / name
-        if not path.exists():
-            raise DataError(f"{path}: named in {folder / MANIFEST} but not there; run `dvc repro base_model`")
-        stat = path.stat()
-        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-        if verified.get(key) != expected:
-            if sha256_file(path) != expected:
+    with known_hashes(workspace) as hashes:
+        for name, expected in manifest["files"].items():
+            path = weights / name
+            if not path.exists():
+                raise DataError(f"{path}: named in {folder / MANIFEST} but not there; run `dvc repro base_model`")
+            if hashes.sha256(path) != expected:
                 raise DataError(f"{path}: changed since {folder / MANIFEST} was written; run `dvc repro -f base_model`")
-            verified[key] = expected
-    _remember_verified(workspace, verified)
     return weights
-
-
-def _verified_files(workspace: Workspace) -> dict[str, str]:
-    try:
-        known: dict[str, str] = json.loads((workspace.cache("verified") / "files.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        known = {}
-    return known
-
-
-def _remember_verified(workspace: Workspace, verified: dict[str, str]) -> None:
-    if verified != _verified_files(workspace):
-        write_json(workspace.cache("verified") / "files.json", verified)
 
 
 def load_tokenizer(folder: Path) -> Any:

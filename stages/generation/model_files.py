@@ -9,6 +9,7 @@ from stages.core.errors import DataError
 from stages.core.schema import Model
 
 LOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # weights, configuration, tokenizer
+LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")  # what a copy of the model has to carry
 
 
 def model_files(folder: Path) -> list[str]:
@@ -52,7 +53,7 @@ def hub_snapshot(model: Model) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    wanted: dict[str, Any] = {"revision": model.revision, "allow_patterns": list(LOADED)}
+    wanted: dict[str, Any] = {"revision": model.revision, "allow_patterns": [*LOADED, *LEGAL]}
     try:
         return Path(snapshot_download(model.path, local_files_only=True, **wanted))
     except LocalEntryNotFoundError:

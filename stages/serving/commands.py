@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="tuned: book and RAG LoRA; book: without the LoRA; base: as it came; or a style adapter."
+        "--model",
+        "-m",
+        help="tuned: book and RAG LoRA; book: without the LoRA; base: as it came; a style adapter; or NAME@v1.0.0.",
     ),
 ]
 NoLora = Annotated[bool, typer.Option("--no-lora", help="The baseline: the same as --model book.")]

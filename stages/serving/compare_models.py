@@ -1,7 +1,8 @@
 """The models that are compared, by name or by folder, one after the other.
 
 base, book, tuned, <style>      as `groundtune chat` knows them (stages.serving.models)
-path/to/merged                  a model folder: config.json, safetensors, tokenizer
+NAME@v1.0.0                     a registered version of an export (stages.serving.releases)
+path/to/merged                  a model folder: config.json, safetensors, tokenizer; an export is verified
 path/to/adapter                 a LoRA folder, on the base or the book model, whichever it was trained on
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import ConfigError, DataError
+from stages.export.manifest import is_export, load_verified
 from stages.generation.decoding import generate
 from stages.generation.loading import ADAPTER_NOTE, load_model, load_tokenizer, resolve_base
 from stages.generation.perplexity import TextScore, perplexity
@@ -22,6 +24,7 @@ from stages.prompts.chat import Message
 from stages.prompts.renderer import Renderer
 from stages.serving.compare_prompts import AskedPrompt, AuthorText
 from stages.serving.models import LoadedModel, Models
+from stages.serving.releases import find, is_release
 from stages.training.lora import ADAPTER_CONFIG, weights_sha256
 
 MAX_WINDOW_TOKENS = 2048
@@ -38,11 +41,14 @@ class ModelRun:
 
 
 def check_names(models: Models, names: Sequence[str]) -> None:
-    """Raises ConfigError for a name that is neither a model of the domain nor a folder, or that comes twice."""
+    """Raises ConfigError for a name that is no model, version or folder, or that comes twice."""
     for name in names:
-        if name not in models.choices and not Path(name).is_dir():
+        if name in models.choices or Path(name).is_dir():
+            continue
+        if not is_release(name):
             known = ", ".join(models.choices)
             raise ConfigError(f"{name}: neither one of {known} nor a folder with a model or an adapter")
+        find(name, models.workspace, models.domain)
     if len(set(names)) < len(names):
         raise ConfigError(f"{' '.join(names)}: a model is named twice")
 
@@ -50,11 +56,13 @@ def check_names(models: Models, names: Sequence[str]) -> None:
 @contextmanager
 def opened(models: Models, name: str) -> Iterator[LoadedModel]:
     """The model in eval mode. Raises DataError for a folder that holds none, or an adapter of another base."""
-    if name in models.choices:
+    if not Path(name).is_dir() or name in models.choices:
         with models.use(name) as loaded:
             yield loaded
         return
     folder = Path(name)
+    if is_export(folder):
+        load_verified(folder, models.workspace)
     if (folder / ADAPTER_CONFIG).is_file():
         weights, adapter = _base_of(models, folder), folder
     elif (folder / "config.json").is_file():

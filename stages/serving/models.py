@@ -4,6 +4,7 @@
     book    the same without the LoRA
     base    the base as it came
     and each style adapter of the domain by its name: the book model with that adapter in place of the RAG LoRA
+    NAME@v1.0.0   a registered version of an exported model (stages.serving.releases)
 
 All but base share one set of weights: adapters are switched, not loaded again.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from typing import Any
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import Workspace
-from stages.generation.loading import check_adapter, load_model, load_tokenizer, resolve_base
+from stages.generation.loading import base_folder, check_adapter, load_model, load_tokenizer, resolve_base
 from stages.prompts.renderer import Renderer
+from stages.serving.releases import files_of, find, is_release
 
 CHOICES = ("tuned", "book", "base")
 TUNED_ADAPTER = "default"  # as PEFT calls the first one
@@ -49,6 +52,8 @@ class Models:
     def load(self, choice: str) -> LoadedModel:
         """Raises DataError where files are missing or the LoRA was trained with another prompt; ConfigError for a
         choice that does not exist."""
+        if is_release(choice):
+            return self._release(choice)
         if choice not in self.choices:
             raise ConfigError(f"model: {choice!r} is not one of {', '.join(self.choices)}")
         weights = "base" if choice == "base" else "book"
@@ -69,10 +74,27 @@ class Models:
     def use(self, choice: str) -> Iterator[LoadedModel]:
         """The model as `choice` means it, until the block ends: for `book` with the LoRA switched off."""
         loaded = self.load(choice)
+        if is_release(choice):
+            yield loaded
+            return
         if _has_lora(loaded):
             loaded.network.set_adapter(choice if choice in self.styles else TUNED_ADAPTER)
         with loaded.network.disable_adapter() if choice == "book" and _has_lora(loaded) else nullcontext():
             yield loaded
+
+    def fresh(self) -> Models:
+        """The same models with nothing loaded: they are read from the files as they are by then."""
+        other = copy(self)
+        other._loaded = {}
+        return other
+
+    def stamp(self) -> tuple[tuple[str, int, int], ...]:
+        """Path, size and time of change of every file that could be loaded: another one where any was replaced."""
+        own = self.workspace.inputs / "models" / self.domain
+        folders = [self.workspace.inputs / base_folder(self.model), own / "book_merged", own / "rag_lora"]
+        folders += [own / "styles" / style for style in self.styles]
+        files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
+        return tuple((str(path), (found := path.stat()).st_size, found.st_mtime_ns) for path in files)
 
     def _adapter(self, required: bool) -> Path | None:
         try:
@@ -92,6 +114,21 @@ class Models:
         tokenizer = load_tokenizer(folder)
         renderer = Renderer(self.prompt, tokenizer)
         return LoadedModel(load_model(folder, self.model, adapter), tokenizer, renderer)
+
+    def _release(self, spec: str) -> LoadedModel:
+        """A registered version, under the prompt and in the dtype of its own time."""
+        if spec in self._loaded:
+            return self._loaded[spec]
+        release = find(spec, self.workspace, self.domain)
+        folder = files_of(release, self.workspace)
+        if not (folder / "config.json").is_file():
+            raise DataError(f"{release.spec}: adapters only, no merged model; it answers where its base is served")
+        self._make_room(folder)
+        _silence_loading()
+        tokenizer = load_tokenizer(folder)
+        renderer = Renderer(release.prompt(folder), tokenizer)
+        self._loaded[spec] = LoadedModel(load_model(folder, release.model), tokenizer, renderer)
+        return self._loaded[spec]
 
     def _make_room(self, folder: Path) -> None:
         """Forgets what is loaded where `folder` would not fit beside it."""

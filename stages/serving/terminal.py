@@ -19,6 +19,7 @@ from stages.prompts.renderer import Turn
 from stages.retrieval.documents import Document
 from stages.serving.answering import Answerer, Request
 from stages.serving.finding import numbers
+from stages.serving.releases import is_release
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed: ESC would start a command
 PROMPT = "\001\033[1;36m\002you>\001\033[0m\002 "  # \001 and \002 tell readline what takes no room
@@ -100,7 +101,7 @@ class Chat:
 
     def _model(self, argument: str) -> None:
         choices = self.answerer.choices
-        if argument and argument not in choices:
+        if argument and argument not in choices and not is_release(argument):
             self.num_errors += 1
             self._say(f"no such model {printable(argument)}: choose from {', '.join(choices)}", "yellow")
             return

@@ -143,11 +143,14 @@ def test_adapters_alone_are_copied_as_they_are(
     assert measured["num_adapters"] == 2
     assert sha256_files(folder / "adapter") == sha256_files(repository.read("models/contracts/hybrid"))
     assert not list(folder.glob("*.safetensors"))
+    assert (folder / "LICENSE").read_text() == "Do as you like."  # of the base, which binds what was trained on it
 
 
 def test_the_dvc_revision_is_in_the_card(config: Callable[..., Config], repository: Workspace) -> None:
     out = {"path": "models/demo/rag_lora", "md5": "abc123.dir"}
-    (repository.outputs / "dvc.lock").write_text(json.dumps({"stages": {"train_rag_lora": {"outs": [out]}}}))
+    (repository.outputs / "dvc.lock").write_text(
+        json.dumps({"stages": {"train_rag_lora": {"cmd": "python", "outs": [out]}}})
+    )
     run(config(gguf=[]), repository)
     assert "- DVC: `models/demo/rag_lora` md5 `abc123.dir`" in (repository.read(TARGET) / "README.md").read_text()
 

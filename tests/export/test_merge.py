@@ -16,8 +16,9 @@ from stages.core.atomic import new_folder
 from stages.core.errors import DataError
 from stages.export import tensor_files
 from stages.export.adapters import Adapter, read_adapter
-from stages.export.merge import carry_over, dequantised, is_quantised_linear, merge_weights
+from stages.export.merge import CARRIED, carry_over, dequantised, is_quantised_linear, merge_weights
 from stages.export.tensor_files import Weights
+from stages.generation.model_files import LEGAL
 from stages.training.lora import weights_sha256
 from stages.training.merging import merge_in_place
 
@@ -156,7 +157,7 @@ def test_tokenizer_template_and_licence_come_along(build_model: Callable[..., Pa
     (origin / "LICENSE.txt").write_text("Terms.")
     (origin / "config.json").write_text("not this one")
     (base / "notes.txt").write_text("private")
-    names = carry_over(base, target, (origin,))
+    names = sorted(carry_over([base, origin], target, CARRIED) + carry_over([base, origin], target, LEGAL))
     wanted = "LICENSE.txt chat_template.jinja config.json generation_config.json tokenizer.json tokenizer_config.json"
     assert names == wanted.split()
     assert all((target / name).read_bytes() == (base / name).read_bytes() for name in names[1:])

@@ -136,9 +136,8 @@ def _figures(
     rows = [_scores(examples[n], replies[n], retrieved[n] if retrieved else None, config) for n in whole]
     figures = {m: mean_estimate([row[m] for row in rows], groups, seed, num) for m in rows[0]}
     answered = [replies[n] for n in whole]
-    times = {"first_token": [r.first_token_s for r in answered], "latency": [r.latency_s for r in answered]}
-    if retrieved:
-        times["retrieval"] = [retrieved[n].elapsed_s for n in whole]
+    times: dict[str, list[float | None]] = {"retrieval": [retrieved[n].elapsed_s for n in whole]} if retrieved else {}
+    times |= {"first_token": [r.first_token_s for r in answered], "latency": [r.latency_s for r in answered]}
     for part, values in times.items():
         if found := [[value] for value in values if value is not None]:
             figures[f"{part}_p50_s"] = quantile(found, 0.5, seed, num)

@@ -50,6 +50,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "latency_p90_s": ("p90", 1000, 0),
     "latency_p99_s": ("p99", 1000, 0),
     "retrieval_p50_s": ("retrieval p50, ms", 1000, 1),
+    "search_p50_s": ("search p50, ms", 1000, 0),
     "memory_bytes": ("memory, MiB", 2**-20, 0),
     "words": ("words", 1, 0),
     "style_distance": ("style distance", 1, 3),

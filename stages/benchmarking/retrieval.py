@@ -107,7 +107,7 @@ def _figures(examples: Sequence[Example], replies: Sequence[Reply], config: Conf
         if rows:
             values = [float(_nearest(r) > config.chat.max_distance) for _, r in rows]
             figures[metric] = mean_estimate(values, clusters([e for e, _ in rows]), seed, num)
-    figures["latency_p50_s"] = quantile([[r.latency_s] for _, r in pairs], 0.5, seed, num)
+    figures["search_p50_s"] = quantile([[r.latency_s] for _, r in pairs], 0.5, seed, num)
     return figures
 
 

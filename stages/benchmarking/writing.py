@@ -115,8 +115,9 @@ def _add_style(section: Section, texts: dict[str, list[str]], config: Config, wo
             section.notes.append(f"style of {name}: not measured: {error}")
             continue
         section.figures[SETTING][name]["style_distance"] = found.pop("style_distance")
-        for reference, estimate in found.items():  # in pieces as long as this endpoint's answers
-            row = f"{reference.replace('_', ' ')} ({author.name}), as long as {name}'s"
+        references = {"own_halves": author.name, "other_authors": " and ".join(author.others)}
+        for reference, estimate in found.items():
+            row = f"{references[reference]}, in pieces as long as the answers of {name}"
             section.add(SETTING, row, {"style_distance": estimate})
 
 

@@ -126,8 +126,9 @@ class Client:
         start_s = time.perf_counter()
         try:
             async with asyncio.timeout(self._http.timeout.read):  # of the whole: bytes may trickle for ever
-                send = self._chat if isinstance(request, ChatRequest) else self._retrieve
-                return self._scrubbed(await send(request, start_s))  # type: ignore[operator]  # one of the two
+                if isinstance(request, RetrieveRequest):
+                    return await self._retrieve(request, start_s)
+                return self._scrubbed(await self._chat(request, start_s))
         except BrokenReplyError as error:
             failure, detail = error.failure, error.detail
         except (TimeoutError, httpx.TimeoutException):

@@ -81,8 +81,7 @@ def _compare(section: Section, found: dict[str, Answered], config: Config) -> No
         for name, values in scores.items():
             figures = {m: mean_estimate(v, clusters, config.seed, config.num_resamples) for m, v in values.items()}
             section.add(setting, name, figures)
-        if len(scores) == 2:
-            section.add_differences(setting, *scores.values(), clusters, config.seed)  # type: ignore[arg-type]
+        section.add_differences(setting, scores, clusters, config.seed)
 
 
 def _note_lengths(section: Section, found: dict[str, Answered]) -> None:

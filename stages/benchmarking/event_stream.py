@@ -94,8 +94,9 @@ class StreamedAnswer:
             latency_s=time.perf_counter() - self._start_s,
             first_token_s=self._times[0] if self._times else None,
             gaps_s=gaps,
+            num_prompt_tokens=token_count(self._usage, "prompt_tokens"),
+            num_completion_tokens=token_count(self._usage, "completion_tokens"),
             documents=self._documents,
-            **token_counts(self._usage),
         )
 
 
@@ -113,8 +114,9 @@ def whole_answer(text: str, start_s: float, documents_key: str = "") -> Reply:
         text=content,
         finish_reason=str(choice.get("finish_reason") or ""),
         latency_s=time.perf_counter() - start_s,
+        num_prompt_tokens=token_count(value.get("usage"), "prompt_tokens"),
+        num_completion_tokens=token_count(value.get("usage"), "completion_tokens"),
         documents=value.get(documents_key) or [] if documents_key else [],
-        **token_counts(value.get("usage") or {}),
     )
 
 
@@ -137,9 +139,7 @@ def error_text(value: Any) -> str:
     return str(found)
 
 
-def token_counts(usage: Any) -> dict[str, int]:
-    """Both counts of a `usage`; 0 where it does not say."""
-    if not isinstance(usage, dict):
-        return {"num_prompt_tokens": 0, "num_completion_tokens": 0}
-    counts = {key: usage.get(key) for key in ("prompt_tokens", "completion_tokens")}
-    return {f"num_{key}": value if isinstance(value, int) else 0 for key, value in counts.items()}
+def token_count(usage: Any, key: str) -> int:
+    """Of a `usage`; 0 where it does not say."""
+    value = usage.get(key) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0

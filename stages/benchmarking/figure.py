@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from stages.benchmarking.measuring import Benchmark
+from stages.benchmarking.pipeline import RETRIEVED_HERE
 from stages.benchmarking.results import Section
+from stages.benchmarking.retrieval import METRICS as RETRIEVAL
 from stages.evaluation.figures import COLOURS, interval_errors, new_figure, save_figure
 from stages.evaluation.intervals import Estimate
 
 NUM_COLUMNS = 3
 MIB = 2**20
+WRITING = ("completed", "keywords", "repetition", "lexical_diversity", "style_distance")
+PIPELINE = ("found", "correct", "exact_match", "grounded")
 
 Draw = Callable[[Any], None]
 Points = list[tuple[float, Estimate]]
@@ -48,17 +52,14 @@ def _panels(found: Benchmark) -> list[Draw]:
         wanted.append(_by_length(section, names, "first_token_s", "Context: first token", "ms", 1000))
         wanted.append(_by_length(section, names, "memory_bytes", "Context: memory of the server", "MiB", 1 / MIB))
     if section := sections.get("writing"):
-        metrics = ("completed", "keywords", "repetition", "lexical_diversity", "style_distance")
-        wanted.append(_by_metric(section, "writing", names, metrics, "Writing"))
+        wanted.append(_by_metric(section, "writing", names, WRITING, "Writing"))
     if section := sections.get("coherence"):
         wanted.append(_by_setting(section, names, "recalled", "Recalled, by place in the story", "share", 1))
     if section := sections.get("retrieval"):
         rows = list(section.figures["retrieval"])
-        metrics = ("recall_at_1", "recall_at_2", "recall_at_5", "mrr")
-        wanted.append(_by_metric(section, "retrieval", rows, metrics, "Retrieval"))
+        wanted.append(_by_metric(section, "retrieval", rows, RETRIEVAL, "Retrieval"))
     if section := sections.get("pipeline"):
-        metrics = ("found", "correct", "exact_match", "grounded")
-        wanted.append(_by_metric(section, "retrieved here", names, metrics, "Full pipeline"))
+        wanted.append(_by_metric(section, RETRIEVED_HERE, names, PIPELINE, "Full pipeline"))
     return [panel for panel in wanted if panel]
 
 

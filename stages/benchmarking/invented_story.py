@@ -50,7 +50,8 @@ class Story:
 def story(seed: int, number: int, num_chars: int) -> Story:
     """Story `number`: whole paragraphs of at most num_chars characters, but at least one for each quarter."""
     random = derived_random(seed, "benchmark story", str(number))
-    entities, length = [], 0
+    entities: list[Entity] = []
+    length = 0
     for entity in _entities(random):
         length += len(_paragraph(entity)) + 1
         if length > num_chars and len(entities) >= NUM_QUARTERS:

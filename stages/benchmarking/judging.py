@@ -73,7 +73,7 @@ def judge(
     wins = {name: [float(verdicts[n] == (name_at, name_at)) for n in decided] for name_at, name in enumerate(names)}
     for name in names:
         section.add(SETTING, name, {"judge_wins": mean_estimate(wins[name], decided, config.seed)})
-    section.add_differences(SETTING, *({"judge_wins": wins[name]} for name in names), decided, config.seed)
+    section.add_differences(SETTING, {name: {"judge_wins": won} for name, won in wins.items()}, decided, config.seed)
     torn = sum(verdicts[n] in ((0, 1), (1, 0)) for n in decided)
     section.notes.append(
         f"judge: {provider.model}, {len(decided)} pairs in both orders; {torn} times it chose the same place"

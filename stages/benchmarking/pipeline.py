@@ -69,7 +69,7 @@ def measure_pipeline(session: Session, config: Config, workspace: Workspace) -> 
     for name, replies in answers.items():
         section.add(RETRIEVED_HERE, name, _figures(questions, replies, retrieved, config))
     if len(answers) == 2:
-        _compare(section, questions, list(answers.values()), retrieved, config)
+        _compare(section, questions, answers, retrieved, config)
     for name, client in session.clients.items():
         if client.can.retrieves:
             _add_as_served(section, session, name, questions, config)
@@ -168,14 +168,16 @@ def _is_grounded(answer: str, source: str, language: str) -> float:
 def _compare(
     section: Section,
     examples: Sequence[Example],
-    answers: Sequence[Sequence[Reply]],
+    answers: dict[str, list[Reply]],
     retrieved: Sequence[Retrieved],
     config: Config,
 ) -> None:
-    whole = [n for n in range(len(examples)) if all(replies[n].is_whole for replies in answers)]
+    whole = [n for n in range(len(examples)) if all(replies[n].is_whole for replies in answers.values())]
     if not whole:
         section.notes.append("no question was answered by both endpoints: no differences")
         return
-    rows = [[_scores(examples[n], replies[n], retrieved[n], config) for n in whole] for replies in answers]
-    first, second = ({m: [row[m] for row in side] for m in ("correct", "exact_match", "grounded")} for side in rows)
-    section.add_differences(RETRIEVED_HERE, first, second, clusters([examples[n] for n in whole]), config.seed)
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, replies in answers.items():
+        rows = [_scores(examples[n], replies[n], retrieved[n], config) for n in whole]
+        found[name] = {metric: [row[metric] for row in rows] for metric in ("correct", "exact_match", "grounded")}
+    section.add_differences(RETRIEVED_HERE, found, clusters([examples[n] for n in whole]), config.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +33,14 @@ class Section:
     def add_differences(
         self,
         setting: str,
-        first: dict[str, Sequence[float]],
-        second: dict[str, Sequence[float]],
+        scores: Mapping[str, Mapping[str, Sequence[float]]],
         clusters: Sequence[Any],
         seed: int,
     ) -> None:
-        """second - first of each metric, whose values lie within 0 and 1 and belong to the same questions."""
+        """Of two endpoints' scores, within 0 and 1, on the same questions; of one alone there are none."""
+        if len(scores) != 2:
+            return
+        first, second = scores.values()
         self.differences[setting] = {
             metric: paired_difference(second[metric], first[metric], clusters, seed) for metric in first
         }

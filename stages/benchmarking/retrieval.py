@@ -44,7 +44,7 @@ def measure_retrieval(session: Session, config: Config, workspace: Workspace) ->
             raise DataError(f"retrieval: {name} answers no query: {replies[0].failure}: {replies[0].detail}")
         section.add(SETTING, name, _figures(everything, replies, config))
     if len(found) == 2:
-        _compare(section, everything, list(found.values()), config)
+        _compare(section, everything, found, config)
     section.notes.append(
         f"the nearest {DEPTH} records were looked at, of which those of {', '.join(config.kinds)} count; a question is "
         f"unanswered where none of them is within {config.chat.max_distance:g}"
@@ -119,10 +119,11 @@ def _nearest(reply: Reply) -> float:
     return min((float(row["distance"]) for row in reply.documents), default=FARTHEST)
 
 
-def _compare(section: Section, examples: Sequence[Example], found: Sequence[Sequence[Reply]], config: Config) -> None:
-    rows = [(e, *pair) for e, *pair in zip(examples, *found, strict=True) if e.kind != "boundary" and e.evidence]
-    rows = [(e, a, b) for e, a, b in rows if a.is_whole and b.is_whole]
-    if rows:
-        sides = [[_ranked(row[0], row[place]) for row in rows] for place in (1, 2)]
-        first, second = ({metric: [row[metric] for row in side] for metric in METRICS} for side in sides)
-        section.add_differences(SETTING, first, second, clusters([e for e, _, _ in rows]), config.seed)
+def _compare(section: Section, examples: Sequence[Example], found: dict[str, list[Reply]], config: Config) -> None:
+    known = [n for n, e in enumerate(examples) if e.kind != "boundary" and e.evidence]
+    known = [n for n in known if all(replies[n].is_whole for replies in found.values())]
+    if not known:
+        return
+    rows = {name: [_ranked(examples[n], replies[n]) for n in known] for name, replies in found.items()}
+    scores_of = {name: {metric: [row[metric] for row in side] for metric in METRICS} for name, side in rows.items()}
+    section.add_differences(SETTING, scores_of, clusters([examples[n] for n in known]), config.seed)

@@ -23,7 +23,7 @@ from stages.synthetic.journal import Journal, open_journal
 
 MAX_AGE_S = 24 * 3600.0  # of a journal: timings of another day are another measurement
 
-Requests = Sequence[ChatRequest] | Sequence[RetrieveRequest]
+Requests = Sequence[ChatRequest | RetrieveRequest]
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,7 @@ def measure_writing(session: Session, config: Config, workspace: Workspace) -> S
         figures = {metric: mean_estimate(values, asked, config.seed) for metric, values in found.items()}
         lengths = [float(len(words(answers[name][n].text))) for n in asked]
         section.add(SETTING, name, {**figures, "words": mean(lengths, config.seed)})
-    if len(scores) == 2:
-        section.add_differences(SETTING, *scores.values(), asked, config.seed)  # type: ignore[arg-type]
+    section.add_differences(SETTING, scores, asked, config.seed)
     _add_style(
         section, {name: [replies[n].text for n in asked] for name, replies in answers.items()}, config, workspace
     )

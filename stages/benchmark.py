@@ -6,7 +6,7 @@ Measured over HTTP, as a client sees it. Our own server is started on a free por
     reads   data/<domain>/{rag,index,knowledge.sqlite}; with our own server what `groundtune serve` reads
     writes  reports/<domain>/benchmark.{json,md,png}
 
-    dvc repro benchmark        no other stage depends on it; `dvc repro --force --single-item benchmark` measures again
+    dvc repro benchmark/dvc.yaml       a pipeline of its own; with --force --single-item it measures again
     python -m stages.benchmark benchmark.only=[throughput]
 
 Other servers: `groundtune bench --base-url http://127.0.0.1:8000/v1`.

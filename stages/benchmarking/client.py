@@ -109,7 +109,7 @@ class Client:
             return replace(reply, failure="")
         if reply.failure in ("http_401", "http_403"):
             raise DataError(f"{self.base_url}: {self._wrong_key()} ({reply.detail})")
-        known = f"; the models it names: {_listed(self.can.models)}" if self.can.models else ""
+        known = f"; there {_listed(self.can.models)}" if self.can.models else ""
         raise DataError(
             f"{self.base_url}: cannot be measured: {self.model!r} answers no request ({reply.failure}: {reply.detail})"
             f"{known}"

@@ -30,7 +30,7 @@ from stages.benchmarking.writing import measure_writing
 from stages.core.errors import DataError
 from stages.core.workspace import Workspace
 
-PROBE_CHARS = (200, 1000)  # short enough for every model, far enough apart to tell tokens per character
+PROBE_CHARS = (100, 600)  # short enough for every model, far enough apart to tell tokens per character
 
 
 @dataclass(frozen=True)

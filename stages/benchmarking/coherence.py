@@ -11,7 +11,7 @@ from __future__ import annotations
 from stages.benchmarking.client import Client
 from stages.benchmarking.invented_story import NUM_QUARTERS, Story, StoryQuestion, story
 from stages.benchmarking.replies import ChatRequest, Reply
-from stages.benchmarking.results import Section
+from stages.benchmarking.results import DISTRUSTED, Section
 from stages.benchmarking.session import Session
 from stages.benchmarking.settings import Config
 from stages.core.errors import DataError
@@ -43,6 +43,7 @@ def measure_coherence(session: Session, config: Config) -> Section:
     _check(found)
     _compare(section, found, config)
     _note_lengths(section, found)
+    section.notes += [DISTRUSTED.format(name=name) for name, client in session.clients.items() if client.can.retrieves]
     return section
 
 

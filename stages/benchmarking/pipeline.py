@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from stages.benchmarking.asked_questions import read_questions
 from stages.benchmarking.client import Client
 from stages.benchmarking.replies import ChatRequest, Reply
-from stages.benchmarking.results import Figures, Section
+from stages.benchmarking.results import DISTRUSTED, Figures, Section
 from stages.benchmarking.retrieval import finder_of
 from stages.benchmarking.session import Session
 from stages.benchmarking.settings import Config
@@ -72,6 +72,7 @@ def measure_pipeline(session: Session, config: Config, workspace: Workspace) -> 
         _compare(section, questions, answers, retrieved, config)
     for name, client in session.clients.items():
         if client.can.retrieves:
+            section.notes.append(DISTRUSTED.format(name=name))
             _add_as_served(section, session, name, questions, config)
     return section
 

@@ -12,8 +12,8 @@ from stages.evaluation.intervals import Difference, Estimate, paired_difference
 Figures = dict[str, Estimate]  # metric -> estimate
 
 DISTRUSTED = (
-    "{name} takes a client's system message for untrusted text and breaks up the marks around the documents in it: this "
-    "prompt is not quite that of training"
+    "{name} takes a client's system message for untrusted text and breaks up the marks around the documents in it: "
+    "this prompt is not quite that of training"
 )
 
 

@@ -37,6 +37,7 @@ from stages.synthetic.grounding import support
 
 RETRIEVED_HERE, AS_SERVED = "retrieved here", "as served"
 MIN_SUPPORT = 0.6  # of an answer's content words, as generate_sft asks of the pairs that it keeps
+CACHED = "as served: a server that remembers queries does not embed again those that it was asked in 5"
 BATCH = 8  # questions in a block
 
 
@@ -70,10 +71,7 @@ def measure_pipeline(session: Session, config: Config, workspace: Workspace) -> 
         section.add(RETRIEVED_HERE, name, _figures(questions, replies, retrieved, config))
     if len(answers) == 2:
         _compare(section, questions, answers, retrieved, config)
-    for name, client in session.clients.items():
-        if client.can.retrieves:
-            section.notes.append(DISTRUSTED.format(name=name))
-            _add_as_served(section, session, name, questions, config)
+    _add_as_served(section, session, questions, config)
     return section
 
 
@@ -108,23 +106,30 @@ def _fitting(texts: list[str], client: Client, max_tokens: int) -> list[str]:
     return texts
 
 
-def _add_as_served(section: Section, session: Session, name: str, questions: Sequence[Example], config: Config) -> None:
+def _add_as_served(section: Section, session: Session, questions: Sequence[Example], config: Config) -> None:
+    names = [name for name, client in session.clients.items() if client.can.retrieves]
+    if not names:
+        return
     max_tokens = config.pipeline.max_tokens or config.chat.max_new_tokens
-    replies: list[Reply] = []
-    for at in track(range(0, len(questions), BATCH), f"pipeline: {name} as served"):
+    found: dict[str, list[Reply]] = {name: [] for name in names}
+    for at in track(range(0, len(questions), BATCH), "pipeline, as served"):
         asked = [
             ChatRequest([{"role": "user", "content": example.question}], max_tokens, use_documents=True)
             for example in questions[at : at + BATCH]
         ]
-        replies += session.ask_one(name, "as served", asked, 1).replies
-    if any(reply.is_whole for reply in replies):
+        for name, block in session.ask("as served", lambda client, asked=asked: asked, 1, names=names).items():  # type: ignore[misc]
+            found[name] += block.replies
+    for name, replies in found.items():
+        section.notes.append(DISTRUSTED.format(name=name))
+        if not any(reply.is_whole for reply in replies):
+            section.notes.append(f"{name} as served answers no question: {replies[0].failure}: {replies[0].detail}")
+            continue
         section.add(AS_SERVED, name, _figures(questions, replies, None, config))
         own = sum(e.id in {row.get("id") for row in r.documents} for e, r in zip(questions, replies, strict=True))
         section.notes.append(
             f"{name} as served found the question's own record for {own} of {len(questions)} questions"
         )
-    else:
-        section.notes.append(f"{name} as served answers no question: {replies[0].failure}: {replies[0].detail}")
+    section.notes.append(CACHED)
 
 
 def _figures(

@@ -25,6 +25,7 @@ from stages.knowledge.records import Example
 from stages.serving.finding import DocumentFinder, document_row
 
 METRICS = ("recall_at_1", "recall_at_2", "recall_at_5", "mrr")
+BATCH = 8  # questions in a block
 DEPTH = 20  # ranks that are looked at, as many as our server gives
 FARTHEST = 2.0  # cosine distance
 IN_PROCESS = "index, in this process"
@@ -36,7 +37,7 @@ def measure_retrieval(session: Session, config: Config, workspace: Workspace) ->
     section = Section("retrieval")
     asked = read_questions(workspace, config.chat.domain, config.retrieval.num_questions)
     everything = asked.questions + asked.boundary
-    found = {name: _from_endpoint(session, name, everything, config) for name in _searching(session)}
+    found = _from_endpoints(session, everything, config)
     if not found:
         found[IN_PROCESS] = _in_process(everything, config, workspace)
     for name, replies in found.items():
@@ -52,18 +53,20 @@ def measure_retrieval(session: Session, config: Config, workspace: Workspace) ->
     return section
 
 
-def _searching(session: Session) -> list[str]:
-    return [name for name, client in session.clients.items() if client.can.retrieves]
-
-
-def _from_endpoint(session: Session, name: str, examples: Sequence[Example], config: Config) -> list[Reply]:
+def _from_endpoints(session: Session, examples: Sequence[Example], config: Config) -> dict[str, list[Reply]]:
+    """Of those that retrieve; two models of one server share its search, which is asked once."""
+    servers = {c.base_url: name for name, c in reversed(session.clients.items()) if c.can.retrieves}
+    names = [name for name in session.names if name in servers.values()]
+    if not names:
+        return {}
     kinds, domain = tuple(config.kinds), config.chat.domain
     requests = [RetrieveRequest(example.question, domain, kinds, DEPTH, FARTHEST, 0) for example in examples]
-    replies: list[Reply] = []
-    for at in track(range(0, len(requests), DEPTH), f"retrieval: {name}"):
-        block = session.ask_one(name, "retrieval", requests[at : at + DEPTH], concurrency=1)
-        replies += block.replies
-    return replies
+    found: dict[str, list[Reply]] = {name: [] for name in names}
+    for at in track(range(0, len(requests), BATCH), "retrieval"):
+        part = requests[at : at + BATCH]
+        for name, block in session.ask("retrieval", lambda client, part=part: part, 1, names=names).items():  # type: ignore[misc]
+            found[name] += block.replies
+    return found
 
 
 def _in_process(examples: Sequence[Example], config: Config, workspace: Workspace) -> list[Reply]:

@@ -60,21 +60,23 @@ class Session:
         return list(self.clients)
 
     def ask(
-        self, label: str, requests: Callable[[Client], Requests], concurrency: int, warm_up: int = 0
+        self,
+        label: str,
+        requests: Callable[[Client], Requests],
+        concurrency: int,
+        warm_up: int = 0,
+        names: Sequence[str] = (),
     ) -> dict[str, Block]:
         """What each endpoint answers; requests: made for one, as lengths depend on its tokenizer.
 
         label: tells blocks of equal requests apart. warm_up: of the requests, asked before the block and not counted.
-        Raises EndpointGoneError where an endpoint is no longer there.
+        names: of the endpoints that are asked; none given: all. Raises EndpointGoneError where one is no longer there.
         """
-        order = self.names if self._num_blocks % 2 == 0 else self.names[::-1]
+        asked = list(names or self.clients)
+        order = asked if self._num_blocks % 2 == 0 else asked[::-1]
         self._num_blocks += 1
         found = {name: self._ask(self.clients[name], label, requests, concurrency, warm_up) for name in order}
-        return {name: found[name] for name in self.names}
-
-    def ask_one(self, name: str, label: str, requests: Requests, concurrency: int) -> Block:
-        """What one endpoint answers, where the other cannot be asked."""
-        return self._ask(self.clients[name], label, lambda client: requests, concurrency, 0)
+        return {name: found[name] for name in asked}
 
     def _ask(
         self, client: Client, label: str, make: Callable[[Client], Requests], concurrency: int, warm_up: int

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.benchmarking.measuring import measure
-from stages.benchmarking.settings import Config
+from stages.benchmarking.settings import Config, Endpoint
 from stages.core.jsonl import write_jsonl
 from stages.core.workspace import Workspace
 from stages.knowledge.records import Example, IndexRecord
@@ -100,6 +100,23 @@ def test_retrieval_of_an_endpoint_leaves_the_questions_themselves_out(
     asked = [body for body in server.bodies if body["path"] == "/v1/retrieve"]
     assert [body["query"] for body in asked] == ["About 0?", "About 1?", "About 2?", "About 3?", "How are you?"]
     assert {(body["domain"], body["max_distance"], body["siblings"]) for body in asked} == {("world", 2.0, 0)}
+
+
+def test_two_models_of_one_server_share_its_search(config: Config, domain: Workspace, server: Any) -> None:
+    server.documents = [{"id": "book-0", "kind": "book", "distance": 0.1, "text": ""}]
+    endpoints = {name: Endpoint(base_url=server.url, model=name) for name in ("scripted", "other")}
+    section = measure(replace(config, only=["retrieval"], endpoints=endpoints), domain).sections["retrieval"]
+    assert list(section.figures["retrieval"]) == ["scripted"]
+    assert sum(body["path"] == "/v1/retrieve" for body in server.bodies) == 5
+
+
+def test_the_searches_of_two_servers_are_compared(
+    both: Config, domain: Workspace, server: Any, second_server: Any
+) -> None:
+    server.documents = [{"id": "book-0", "kind": "book", "distance": 0.1, "text": ""}]
+    second_server.documents = [{"id": "book-9", "kind": "book", "distance": 0.1, "text": ""}]
+    section = measure(replace(both, only=["retrieval"]), domain).sections["retrieval"]
+    assert section.differences["retrieval"]["recall_at_1"].difference == -0.5
 
 
 def test_the_pipeline_gives_the_documents_found_and_scores_the_answers(

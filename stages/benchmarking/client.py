@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stages.benchmarking.event_stream import StreamedAnswer, error_text, json_object, lines, whole_answer
 from stages.benchmarking.replies import BrokenReplyError, ChatRequest, Reply, RetrieveRequest
 from stages.benchmarking.settings import Endpoint
+from stages.benchmarking.timed_answers import error_text, json_object, streamed_answer, whole_answer
 from stages.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -146,12 +146,7 @@ class Client:
             key = SOURCES if self.can.retrieves else ""
             if "json" in response.headers.get("content-type", ""):
                 return whole_answer(await _text(response), start_s, key)
-            answer = StreamedAnswer(start_s, key)
-            async for line in lines(response.aiter_bytes()):
-                answer.take(line)
-                if answer.is_done:
-                    break
-            return answer.reply()
+            return await streamed_answer(response.aiter_bytes(), start_s, key)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": request.messages, "max_tokens": request.max_tokens}

@@ -84,7 +84,7 @@ def test_a_server_that_does_not_stream(server: Any) -> None:
         ("500", "http_500", "no, Bearer ***"),
         ("cut", "cut", "after 1 pieces"),
         ("empty", "empty", "without an end"),
-        ("garbage", "garbage", "<html>"),
+        ("garbage", "garbage", "no events of JSON"),
         ("error_event", "error_event", "the upstream is gone"),
         ("slow", "timeout", "no whole answer within 0.4 s"),
     ],

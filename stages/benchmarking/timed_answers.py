@@ -1,12 +1,11 @@
-"""Reads a streamed chat completion, and notes when each piece of it came.
+"""A chat completion put together from its stream, and when each piece of it came.
 
-    data: {"choices": [{"delta": {"content": "Lo"}}]}
-    data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-    data: {"choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 2}}
-    data: [DONE]
+    {"choices": [{"delta": {"content": "Lo"}}]}
+    {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    {"choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 2}}
 
-Source: https://platform.openai.com/docs/api-reference/chat-streaming; server-sent events by the WHATWG HTML standard.
-An event named `error`, or data with a key `error`, is the server's way to end a stream that cannot go on.
+Source: https://platform.openai.com/docs/api-reference/chat-streaming. Data with a key `error` is how a server ends a
+stream that cannot go on.
 """
 
 from __future__ import annotations
@@ -17,54 +16,39 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from stages.benchmarking.replies import BrokenReplyError, Reply
-
-MAX_LINE_BYTES = 1 << 23
-DONE = "[DONE]"
+from stages.serving.proxy.event_stream import read_events
 
 
-async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    r"""Lines, split at \n and nothing else: U+2028 and the like may stand inside JSON. Raises BrokenReplyError."""
-    rest = b""
-    async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
-            raise BrokenReplyError("garbage", f"a line of more than {MAX_LINE_BYTES} bytes")
-        for line in whole:
-            yield line.decode("utf-8", errors="replace").rstrip("\r")
-    if rest:
-        yield rest.decode("utf-8", errors="replace").rstrip("\r")
+async def streamed_answer(chunks: AsyncIterator[bytes], start_s: float, documents_key: str = "") -> Reply:
+    """start_s: when the request was sent (perf_counter). documents_key: where a server of ours names its sources.
+
+    Raises BrokenReplyError for a stream that is none, or ends before the answer does.
+    """
+    answer = _StreamedAnswer(start_s, documents_key)
+    try:
+        async for value in read_events(chunks):
+            if value is None:
+                break
+            answer.take(value)
+    except (ValueError, RecursionError) as error:
+        raise BrokenReplyError("garbage", f"no events of JSON: {error}") from None
+    return answer.reply()
 
 
-class StreamedAnswer:
-    """Takes the lines of a stream one by one; `start_s` is when the request was sent (perf_counter)."""
-
-    def __init__(self, start_s: float, documents_key: str = "") -> None:
+class _StreamedAnswer:
+    def __init__(self, start_s: float, documents_key: str) -> None:
         self._start_s, self._documents_key = start_s, documents_key
-        self._event = ""
         self._pieces: list[str] = []
         self._times: list[float] = []
         self._usage: dict[str, Any] = {}
         self._documents: list[dict[str, Any]] = []
         self._finish_reason = ""
-        self.is_done = False
 
-    def take(self, line: str) -> None:
-        """Raises BrokenReplyError for what no chat completion holds."""
-        if line.startswith("event:"):
-            self._event = line.removeprefix("event:").strip()
-        elif not line:
-            self._event = ""
-        elif line.startswith("data:"):
-            self._take_data(line.removeprefix("data:").strip())
-        elif not line.startswith((":", "id:", "retry:")):
-            raise BrokenReplyError("garbage", f"no server-sent event: {line}")
-
-    def _take_data(self, data: str) -> None:
-        if data == DONE:
-            self.is_done = True
-            return
-        value = json_object(data)
-        if self._event == "error" or "error" in value:
+    def take(self, value: Any) -> None:
+        """The JSON of one event. Raises BrokenReplyError for what no chat completion holds."""
+        if not isinstance(value, dict):
+            raise BrokenReplyError("garbage", f"no JSON object: {value}")
+        if "error" in value:
             raise BrokenReplyError("error_event", error_text(value))
         self._documents = value.get(self._documents_key) or self._documents if self._documents_key else []
         self._usage = value.get("usage") or self._usage

@@ -43,6 +43,7 @@ async def run(service: Service) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises ConfigError where it cannot."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family)

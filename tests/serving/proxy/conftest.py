@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
 from stages.core.config import parse_section
 from stages.core.workspace import ROOT, Workspace
+from stages.knowledge.records import IndexRecord
 from stages.serving.answering import Answerer
 from stages.serving.answering import Config as ChatConfig
 from stages.serving.proxy.service import Service
@@ -294,3 +296,29 @@ def wait_until() -> Callable[[Callable[[], bool]], Any]:
 @pytest.fixture
 def make_settings() -> Callable[..., Config]:
     return settings
+
+
+@pytest.fixture
+def run_real_proxy(config: ChatConfig, workspace: Workspace) -> Callable[..., Any]:
+    """The same over an index that was made with the real embedder."""
+    from stages.core.schema import Embedder
+    from stages.core.stage import read_params
+    from stages.retrieval.embedding import load_embedder
+    from stages.retrieval.index import Index
+
+    config.embedder = Embedder(**read_params()["embedder"])
+    encoder = load_embedder(config.embedder)
+    records = [chunk_record(number) for number in range(1, 5)]
+    vectors = encoder.encode_passages([record.questions[0] for record in records])
+    index = Index(records, vectors, np.arange(len(records), dtype=np.int32), vectors[:0], {})
+    folder = workspace.write("data/world/index/x").parent
+    folder.mkdir(exist_ok=True)
+    index.write(folder, {"embedder": config.embedder.name, "embedder_fingerprint": encoder.fingerprint})
+    return lambda **changes: proxy_running(
+        lambda url, **more: Service(settings(url, **more), lambda name: asdict(config), None, workspace), **changes
+    )
+
+
+def chunk_record(number: int) -> IndexRecord:
+    """Chunk `number` of a book."""
+    return IndexRecord(f"book-{number}", "book", "book", "One", number, [f"Who is number {number}?"], f"Text {number}.")

@@ -193,27 +193,36 @@ def repeated_questions(draw: random.Random) -> Iterator[str]:
         yield draw.choice(known)
 
 
-async def overhead(upstream: int, proxy: int) -> list[list[str]]:
+async def overhead(upstream: int, proxy: int, process: psutil.Process) -> list[list[str]]:
     """Rows: bare, proxy with questions that are all new, proxy with questions that repeat."""
     draw = random.Random(SEED)
     content = "\n".join(sentence(draw, 20) for _ in range(6))  # as long as what the proxy puts there
     await closed_loop(proxy, new_questions(draw), 2 * NUM_STREAMS)
-    runs = {
-        "the upstream itself": await closed_loop(upstream, new_questions(draw), NUM_REQUESTS, content),
-        "proxy, every question new": await closed_loop(proxy, new_questions(draw), NUM_REQUESTS),
-        f"proxy, {NUM_REPEATED} questions repeated": await closed_loop(proxy, repeated_questions(draw), NUM_REQUESTS),
-    }
-    bare, *_ = runs.values()
-    rows = []
-    for name, answers in runs.items():
-        assert all(answer.status == 200 for answer in answers), Counter(answer.status for answer in answers)
-        cells = [name]
-        for times in (lambda a: a.first_ms, lambda a: a.whole_ms):
-            for q in (0.5, 0.99):
-                value, before = (quantile([times(a) for a in some], q) for some in (answers, bare))
-                cells.append(f"{value:.1f}" + (f" (+{value - before:.1f})" if answers is not bare else ""))
-        rows.append(cells)
+    runs = (
+        ("the upstream itself", upstream, new_questions(draw), content),
+        ("proxy, every question new", proxy, new_questions(draw), ""),
+        (f"proxy, {NUM_REPEATED} questions repeated", proxy, repeated_questions(draw), ""),
+    )
+    rows: list[list[str]] = []
+    bare: list[float] = []
+    for name, port, questions, system in runs:
+        before = sum(process.cpu_times()[:2])
+        answers = await closed_loop(port, questions, NUM_REQUESTS, system)
+        cpu_ms = 1000 * (sum(process.cpu_times()[:2]) - before) / len(answers)
+        good = [answer for answer in answers if answer.status == 200]
+        times = [quantile([t(a) for a in good], q) for t in (_first, _whole) for q in (0.5, 0.99)]
+        bare = bare or times
+        added = [f"{t:.1f}" if times is bare else f"{t:.1f} (+{t - b:.1f})" for t, b in zip(times, bare, strict=True)]
+        rows.append([name, *added, "" if times is bare else f"{cpu_ms:.1f}", str(len(answers) - len(good))])
     return rows
+
+
+def _first(answer: Answer) -> float:
+    return answer.first_ms
+
+
+def _whole(answer: Answer) -> float:
+    return answer.whole_ms
 
 
 async def crowd(proxy: int) -> Counter[str]:
@@ -284,7 +293,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def report(rows: list[list[str]], counts: Counter[str], crowd_s: float, samples: Any, num: int) -> str:
-    header = ["milliseconds", "first token p50", "first token p99", "whole p50", "whole p99"]
+    header = ["milliseconds", "first token p50", "first token p99", "whole p50", "whole p99", "CPU a request", "failed"]
     known = ", ".join(f"{count} x {status}" for status, count in sorted(counts.items()))
     lines = [
         "# The proxy: overhead, a crowd, growth",
@@ -326,7 +335,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         write_index(Workspace(ROOT, Path(name)))
         with processes(Path(name)) as (upstream, proxy, process):
-            rows = asyncio.run(overhead(upstream, proxy))
+            rows = asyncio.run(overhead(upstream, proxy, process))
             start = time.monotonic()
             counts = asyncio.run(crowd(proxy))
             crowd_s = time.monotonic() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ RECENT = {
 
 
 def shown(**changes: Any) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(view("http://x", {**STATS, **changes}))
     return console.export_text()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.errors import DataError
@@ -33,3 +34,22 @@ def uncommitted(root: Path) -> list[str]:
     """Tracked files that differ from the last commit."""
     lines = git(root, "status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames").split("\0")
     return [line[3:] for line in lines if line]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """date: ISO 8601."""
+
+    revision: str
+    date: str
+    author: str
+    subject: str
+
+
+def commits_of(root: Path, path: str) -> list[Commit]:
+    """The commits that changed a file, the newest first; none where it was never committed, or nothing was."""
+    try:
+        lines = git(root, "log", "--format=%H%x1f%aI%x1f%an%x1f%s", "--", path).splitlines()
+    except DataError:  # no repository, or no commit yet
+        return []
+    return [Commit(*line.split("\x1f", 3)) for line in lines]

@@ -17,9 +17,11 @@ from typing import Any
 
 from stages.core.errors import DataError
 from stages.core.schema import Model
+from stages.export import llama_cpp
 from stages.export.adapters import Adapter
 from stages.export.golden import Golden, check_prompts, greedy_answers
 from stages.export.merge import BASES, dequantised, is_quantised_linear
+from stages.generation.decoding import stop_token_ids
 from stages.generation.loading import device, load_model, load_tokenizer, quiet_transformers
 from stages.training.merging import compare, merge_in_place, prompt_logits
 
@@ -184,7 +186,7 @@ def compare_files(
     max_new_tokens: int,
     max_logit_difference: float,
 ) -> list[RoundTrip]:
-    """Reads every file of an export back; safetensors first.
+    """Reads every file of an export back; safetensors first, GGUF by llama.cpp too where it is installed.
 
     Raises DataError for another template, other token ids, or, where the file loses nothing, another answer or a logit
     further off than `max_logit_difference`.
@@ -202,9 +204,12 @@ def compare_files(
         loaded, tokenizer = load_gguf(file, model)
         check_prompts(tokenizer, reference.golden, file.name)
         trips.append(_round_trip(file.name, loaded, tokenizer, reference, prompts, max_new_tokens))
+        stops = stop_token_ids(loaded, tokenizer)
         del loaded
         if gguf_type(file) in LOSSLESS[model.dtype]:
             _check_lossless(trips[-1], max_logit_difference)
+        if llama_cpp.is_installed():
+            trips.append(_llama_trip(file, tokenizer, stops, reference, prompts, max_new_tokens))
     return trips
 
 
@@ -220,6 +225,26 @@ def _round_trip(
     answers = greedy_answers(model, tokenizer, reference.golden, max_new_tokens)
     equal = sum(answer == one.answer for answer, one in zip(answers, reference.golden, strict=True))
     return RoundTrip(name, comparison.max_logit_difference, comparison.agreement, equal, len(answers))
+
+
+def _llama_trip(
+    file: Path,
+    tokenizer: Any,
+    stops: frozenset[int],
+    reference: Reference,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+) -> RoundTrip:
+    """By llama.cpp. Its sums round differently, in 16 bits for some types, so how far off they are is only reported."""
+    num_ctx = max(len(prompt) for prompt in prompts) + max_new_tokens
+    with llama_cpp.opened(file, num_ctx) as loaded:
+        llama_cpp.check_tokens(loaded, file, tokenizer.chat_template, reference.golden)
+        comparison = compare(reference.logits, llama_cpp.logits(loaded, prompts))
+        ids = [llama_cpp.greedy(loaded, one.input_ids, stops, max_new_tokens) for one in reference.golden]
+    texts = [tokenizer.decode(one, skip_special_tokens=True, clean_up_tokenization_spaces=False) for one in ids]
+    equal = sum(text == one.answer for text, one in zip(texts, reference.golden, strict=True))
+    name = f"{file.name} by llama.cpp"
+    return RoundTrip(name, comparison.max_logit_difference, comparison.agreement, equal, len(texts))
 
 
 def _check_lossless(trip: RoundTrip, max_logit_difference: float) -> None:

@@ -1,25 +1,26 @@
 """The K-quants of llama.cpp (2 to 6 bits a weight with two levels of scales), made by llama.cpp itself.
 
-PyPI's gguf cannot write them; `llama-cpp-python` can, and compiles for minutes, so it is no dependency: where it is
-not installed, asking for one of these types is an error that says so before anything is computed.
+PyPI's gguf cannot write them; `llama-cpp-python` can, and compiles for minutes, so it is an extra (`llama`): where it
+is not installed, asking for one of these types is an error that says so before anything is computed. A row that is no
+multiple of 256 long cannot have them; llama.cpp then writes Q5_0 or Q8_0 for it.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from stages.core.errors import ConfigError, DataError
+from stages.export.llama_cpp import is_installed
 
 K_QUANTS = ("Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
 
 
 def require_llama_cpp(kind: str) -> None:
     """Raises ConfigError where llama-cpp-python is not installed."""
-    if find_spec("llama_cpp") is None:
+    if not is_installed():
         raise ConfigError(
-            f"export_model.gguf: {kind} is made by llama.cpp: `pip install llama-cpp-python` (it compiles for some "
-            "minutes), or choose F16, BF16, Q8_0 or Q4_0"
+            f"export_model.gguf: {kind} is made by llama.cpp: `pip install -e '.[llama]'` (llama-cpp-python, which "
+            "compiles for some minutes), or choose F16, BF16, Q8_0 or Q4_0"
         )
 
 

@@ -20,7 +20,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="tuned: book and RAG LoRA; book: without the LoRA; base: as it came; a style adapter; or NAME@v1.0.0.",
+        help="tuned: book and RAG LoRA; book: without the LoRA; base: as it came; a style adapter; or tuned@v1.0.0, a "
+        "registered version.",
     ),
 ]
 NoLora = Annotated[bool, typer.Option("--no-lora", help="The baseline: the same as --model book.")]

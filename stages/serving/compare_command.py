@@ -23,8 +23,8 @@ Names = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL MODEL...",
-        help="base, book, tuned, a style adapter of the domain, a version (tuned@v1.0.0), or a folder with a model or a LoRA. Gains are against "
-        "the first.",
+        help="base, book, tuned, a style adapter of the domain, a version (tuned@v1.0.0), or a folder with a model or "
+        "a LoRA. Gains are against the first.",
         show_default=False,
     ),
 ]

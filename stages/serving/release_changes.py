@@ -22,6 +22,7 @@ from stages.export.card import estimates, figure_text, lookup
 
 WHOLE = "params"  # the stage that checks all of params.yaml; every setting would come twice
 NONE = "none"
+SPLIT = "split"
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -67,7 +68,7 @@ def figures(root: Path, revision: str, card: Mapping[str, Any]) -> dict[str, str
         for metric, number in estimates(_looked_up(metrics, key)):
             found[f"{label}, {metric}"] = figure_text(number)
     split = _looked_up(_metrics(root, revision, card.get("data", "")), card.get("split_hash", ""))
-    return {**found, **({"split": split[:12]} if isinstance(split, str) else {})}
+    return {**found, **({SPLIT: split[:12]} if isinstance(split, str) else {})}
 
 
 def figure_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,8 @@ import typer
 from stages.core.errors import ConfigError
 from stages.core.workspace import Workspace
 
+HEADLINE = "exact_match"  # where a card has it, else its first figure
+
 if TYPE_CHECKING:
     from stages.serving.releases import Release
 
@@ -88,8 +90,8 @@ def _table(found: list[Release]) -> None:
 
 def _headline(release: Release) -> tuple[str, str]:
     """The first figure of its card, and the author's words."""
-    from stages.serving.release_changes import figures
+    from stages.serving.release_changes import SPLIT, figures
 
     found = figures(release.root, release.revision, release.settings.get("card") or {})
-    label, value = next(((k, v) for k, v in found.items() if k != "split"), ("", "not measured"))
-    return f"{label} {value}".strip(), release.summary
+    shown = sorted((label for label in found if label != SPLIT), key=lambda label: not label.endswith(HEADLINE))
+    return f"{shown[0]} {found[shown[0]]}" if shown else "not measured", release.summary

@@ -120,6 +120,7 @@ def releases(root: Path, name: str = "") -> list[Release]:
     """All versions, or those of one name: by name, the newest first; without those that GTO has deregistered."""
     from gto.exceptions import GTOException
     from gto.registry import GitRegistry
+    from scmrepo.exceptions import SCMError
 
     found = []
     try:
@@ -137,7 +138,7 @@ def releases(root: Path, name: str = "") -> list[Release]:
                             event.message.strip(),
                         )
                     )
-    except GTOException as error:
+    except (GTOException, SCMError) as error:
         raise DataError(f"{root}: {error}") from error
     return sorted(found, key=lambda release: release.name)  # stable: versions stay in GTO's order
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.core.dvc_lock import Lock, LockedFile, LockedStage
+from stages.core.dvc_lock import Lock, LockedFile, LockedStage, is_within
 from stages.core.errors import ConfigError, DataError
 from stages.core.git import git, uncommitted
 from stages.core.workspace import Workspace
@@ -91,8 +91,13 @@ def _check(candidate: Candidate) -> None:
     verified_export(candidate.root / candidate.export.path)
     with open_repository(candidate.root) as repository:
         cached(repository.cache.local, candidate.export)
-        status = repository.status(targets=[candidate.stage.name], with_deps=True)
-    stale = [f"{name} ({reason})" for name, changes in status.items() if (reason := _reason(changes))]
+        target = f"{candidate.root / 'dvc.yaml'}:{candidate.stage.name}"  # from wherever the command was started
+        status = repository.status(targets=[target], with_deps=True)
+    stale = [
+        f"{name.rpartition(':')[2]} ({reason})"
+        for name, changes in status.items()
+        if (reason := _reason(candidate, changes))
+    ]
     if stale:
         raise DataError(
             f"{candidate.export.path} is not what the pipeline of now makes: {'; '.join(stale)}. Run "
@@ -100,14 +105,21 @@ def _check(candidate: Candidate) -> None:
         )
 
 
-def _reason(changes: list[object]) -> str:
+def _reason(candidate: Candidate, changes: list[object]) -> str:
     """Why a stage would run again; "" where it is only that data are not here, which a host may have no room for."""
     found = []
     for change in changes:
-        for what, paths in change.items() if isinstance(change, dict) else [(str(change), {})]:
-            changed = [str(path) for path, state in paths.items() if state != "deleted"] if paths else [""]
-            found += [f"{what} {path}".strip() for path in changed]
+        for what, paths in change.items() if isinstance(change, dict) else [(str(change), {"": ""})]:
+            found += [
+                f"{what} {path}".strip() for path, state in paths.items() if not _is_absent(candidate, path, state)
+            ]
     return ", ".join(found[:MAX_NAMED])
+
+
+def _is_absent(candidate: Candidate, path: str, state: str) -> bool:
+    """Whether that is not here, or a folder of outputs of which one is not."""
+    within = (out.path for stage in candidate.lock.values() for out in stage.outs if is_within(out.path, path))
+    return state == "deleted" or any(not (candidate.root / out).exists() for out in within)
 
 
 def tag_message(candidate: Candidate, version: str, before: Release | None, message: str) -> str:

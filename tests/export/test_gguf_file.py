@@ -15,6 +15,7 @@ from stages.export.architectures import ARCHITECTURES, architecture_of
 from stages.export.comparison import check_metadata, load_gguf
 from stages.export.gguf_file import llama3_factors, write_gguf
 from stages.export.gguf_folder import check_kinds, write_gguf_folder
+from stages.export.llama_cpp import is_installed
 from stages.training.merging import compare, prompt_logits
 
 torch = pytest.importorskip("torch")
@@ -155,8 +156,8 @@ def test_metadata_that_differs_is_noticed(build_model: Callable[..., Path]) -> N
 
 def test_k_quants_need_llama_cpp() -> None:
     check_kinds(["F16", "Q8_0"])
-    if not _has_llama_cpp():
-        with pytest.raises(ConfigError, match=r"Q4_K_M is made by llama.cpp: `pip install llama-cpp-python`"):
+    if not is_installed():
+        with pytest.raises(ConfigError, match=r"Q4_K_M is made by llama.cpp: `pip install -e '.\[llama\]'`"):
             check_kinds(["F16", "Q4_K_M"])
 
 
@@ -167,9 +168,3 @@ def test_k_quants(build_model: Callable[..., Path], byte_tokenizer: Any) -> None
     kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
     assert "Q4_K" in kinds
     assert sorted(path.name for path in file.parent.iterdir()) == ["Modelfile.Q4_K_M", "m.Q4_K_M.gguf"]
-
-
-def _has_llama_cpp() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("llama_cpp") is not None

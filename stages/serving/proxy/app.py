@@ -156,6 +156,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def refused(_: Request, error: RequestValidationError) -> JSONResponse:
         return await ours(_, _validation_error(error))
 
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return await ours(_, ApiError(500, "internal_error", "something went wrong; see the server's log"))
+
     @app.exception_handler(HTTPException)
     async def routing(_: Request, error: HTTPException) -> JSONResponse:
         codes = {400: "invalid_json", 404: "unknown_path", 405: "wrong_method"}

@@ -1,8 +1,9 @@
 """The models that clients may ask for, by name, and their replacement by newer ones while the server runs.
 
-tuned, book, base, <style>       of the first domain, in this process
-<domain>/tuned ...               of another domain
-demo                             whatever serve.models says that `demo` is
+tuned, book, base, <style>      of the first domain, in this process
+<domain>/tuned ...              of another domain
+demo-rag@v1.1.0, demo@latest    a registered version of a domain's export, in this process
+demo                            whatever serve.models says that `demo` is
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from stages.core.errors import DataError, GroundtuneError
 from stages.core.workspace import Workspace
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
+from stages.serving.finding import DocumentFinder
 from stages.serving.models import CHOICES, Models
 from stages.serving.proxy.domains import Checked, ServedDomain, paths_of, signature_of
 from stages.serving.proxy.errors import ApiError
@@ -50,8 +52,14 @@ class Entry:
 class Catalogue:
     """num_reload_errors: newer versions that could not be loaded; the older ones went on."""
 
-    def __init__(self, config: Config, chat_section: ChatSections, workspace: Workspace) -> None:
-        self.config, self.workspace = config, workspace
+    def __init__(
+        self,
+        config: Config,
+        chat_section: ChatSections,
+        workspace: Workspace,
+        finder: type[DocumentFinder] = DocumentFinder,
+    ) -> None:
+        self.config, self.workspace, self._finder = config, workspace, finder
         self.chats = {name: parse_section(ChatConfig, chat_section(name), f"chat of {name}") for name in config.domains}
         self.remotes = {
             name: OpenAIUpstream(upstream) for name, upstream in config.upstreams.items() if upstream.kind == "openai"
@@ -76,7 +84,8 @@ class Catalogue:
             await asyncio.wait([self._watcher])
         for domain in self.domains.values():
             await domain.retire()
-        for upstream in (*self.remotes.values(), *self.locals.values()):
+        upstreams: list[Upstream] = [*self.remotes.values(), *self.locals.values()]
+        for upstream in upstreams:
             await upstream.close()
 
     async def entry(self, name: str) -> Entry:
@@ -110,7 +119,7 @@ class Catalogue:
 
     async def _load(self, name: str, signature: Any) -> None:
         """Puts the domain as its files are now in the place of the one that is served."""
-        fresh = ServedDomain(self.chats[name], self.workspace)
+        fresh = ServedDomain(self.chats[name], self.workspace, self._finder)
         try:
             entries = await asyncio.to_thread(self._entries, fresh)
         except BaseException:

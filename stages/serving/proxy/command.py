@@ -65,6 +65,7 @@ def _run(settings: Mapping[str, Any], sections: Sections) -> None:
     from stages.serving.proxy.settings import Config
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of optional kernels
     config: Config = parse_section(Config, settings, "serve")
     service: Service = Service(
         config, lambda name: sections(name)["chat"], lambda: sections("")["predict"], Workspace()

@@ -11,7 +11,7 @@ from stages.prompts.renderer import Turn
 from stages.serving.proxy.errors import invalid
 from stages.serving.proxy.schema import ChatMessage, ImagePart, TextPart
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab and line ends
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and line ends
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 SYSTEM = ("system", "developer")
 
@@ -54,7 +54,7 @@ def read_conversation(messages: Sequence[ChatMessage], takes_images: bool) -> Co
 
 
 def checked_text(text: str, param: str) -> str:
-    """The text; ApiError (400) where it holds a control character other than tab and line ends."""
+    """The text; ApiError (400) for a control character other than tab and line ends, or half of a surrogate pair."""
     if found := CONTROL.search(text):
         raise invalid(f"control character U+{ord(found[0]):04X}", param, "control_character")
     return text

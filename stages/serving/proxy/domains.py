@@ -22,10 +22,10 @@ Signature = tuple[tuple[str, int, int, int], ...]
 class ServedDomain:
     """What requests of one domain use. Nothing is read before `load`."""
 
-    def __init__(self, config: ChatConfig, workspace: Workspace) -> None:
+    def __init__(self, config: ChatConfig, workspace: Workspace, finder: type[DocumentFinder]) -> None:
         self.config, self.workspace, self.name = config, workspace, config.domain
         self.retriever = Retriever(
-            DocumentFinder(
+            finder(
                 workspace,
                 config.domain,
                 config.embedder,

@@ -52,9 +52,7 @@ class Doorkeeper:
             exchange.status = CLIENT_GONE
         except Exception as error:
             LOG.exception("%s failed", scope["path"])
-            if not exchange.status:
-                await exchange.refuse(ApiError(500, "internal_error", "something went wrong; see the server's log"))
-            else:
+            if not exchange.is_complete:
                 raise ConnectionAbortedError from error
         finally:
             path = scope["path"] if scope["path"] in self.endpoints else "other"

@@ -6,9 +6,13 @@ event).
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic_core import PydanticCustomError
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -21,7 +25,19 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class RagOptions(Closed):
+class Asked(Closed):
+    """And no half of a surrogate pair in its texts: nothing could encode it."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_unicode(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and SURROGATE.search(text):
+                raise PydanticCustomError("invalid_unicode", "half of a surrogate pair is no character")
+        return value
+
+
+class RagOptions(Asked):
     """How documents are looked up for this request; what is not given is as the domain has it."""
 
     off: bool = Field(default=False, description="Answer without documents.")
@@ -55,7 +71,7 @@ class ImagePart(Closed):
     image_url: ImageUrl
 
 
-class ChatMessage(Closed):
+class ChatMessage(Asked):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -69,7 +85,7 @@ class StreamOptions(Closed):
     include_usage: bool = False
 
 
-class ChatRequest(Closed):
+class ChatRequest(Asked):
     """A chat. The last message is the question that documents are looked up for."""
 
     model: Name
@@ -169,7 +185,7 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-class EmbeddingRequest(Closed):
+class EmbeddingRequest(Asked):
     """Texts to vectors, by the embedder that an index was made with."""
 
     model: Name
@@ -204,7 +220,7 @@ class EmbeddingList(BaseModel):
     usage: EmbeddingUsage
 
 
-class RetrieveRequest(Closed):
+class RetrieveRequest(Asked):
     """Documents for a query, without an answer."""
 
     query: Query
@@ -222,7 +238,7 @@ class Retrieved(BaseModel):
     documents: list[Source]
 
 
-class AskedPair(Closed):
+class AskedPair(Asked):
     """Two texts that a number belongs to."""
 
     a: Query
@@ -230,7 +246,7 @@ class AskedPair(Closed):
     id: str = Field(default="", max_length=256)
 
 
-class PredictRequest(Closed):
+class PredictRequest(Asked):
     """Pairs for the regression task."""
 
     pairs: list[AskedPair] = Field(min_length=1)

@@ -19,7 +19,7 @@ async def run(service: Service) -> None:
 
     from stages.serving.proxy.app import build_app
 
-    listening = _listen(service.config.host, service.config.port)
+    listening = listen(service.config.host, service.config.port)
     try:
         typer.echo("loading indexes and models", err=True)
         await service.start()
@@ -42,7 +42,8 @@ async def run(service: Service) -> None:
         listening.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises ConfigError where it cannot."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family)

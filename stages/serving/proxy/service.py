@@ -9,6 +9,7 @@ from typing import Any
 from stages.core.config import parse_section
 from stages.core.errors import DataError
 from stages.core.workspace import Workspace
+from stages.serving.finding import DocumentFinder
 from stages.serving.predicting import Config as PredictConfig
 from stages.serving.predicting import PairPredictor
 from stages.serving.proxy.auth import Keys, Visitors, read_keys
@@ -31,13 +32,14 @@ class Service:
         chat_section: ChatSections,
         predict_section: Callable[[], Mapping[str, Any]] | None,
         workspace: Workspace,
+        finder: type[DocumentFinder] = DocumentFinder,
     ) -> None:
         self.config, self.workspace = config, workspace
         self.keys: Keys = read_keys(config)
         self.visitors = Visitors.of(config)
         self.stats = Stats(config.stats)
         self.gate = Gate(config.limits)
-        self.catalogue = Catalogue(config, chat_section, workspace)
+        self.catalogue = Catalogue(config, chat_section, workspace, finder)
         self.completions = Completions(config, self.catalogue, self.gate, self.stats)
         self.numbers = self._numbers(predict_section) if config.predict and predict_section else None
 

@@ -64,11 +64,8 @@ class Client:
     @property
     def identity(self) -> dict[str, Any]:
         """What tells its results from another's."""
-        return {"base_url": "" if self.endpoint.is_own else self.base_url, "model": self.model, **self._extra}
-
-    @property
-    def _extra(self) -> dict[str, Any]:
-        return {"extra": dict(self.endpoint.extra)} if self.endpoint.extra else {}
+        base_url = "" if self.endpoint.is_own else self.base_url
+        return {"base_url": base_url, "model": self.model, "extra": dict(self.endpoint.extra)}
 
     async def find_model(self) -> None:
         """Sets the model and its limit from /models. Raises DataError for a wrong key or an unknown model."""
@@ -220,10 +217,10 @@ def _status_error(status: int, text: str) -> BrokenReplyError:
 
 def _model_rows(text: str) -> list[dict[str, Any]]:
     try:
-        rows = json_object(text).get("data") or []
+        rows = json_object(text).get("data")
     except BrokenReplyError:
         return []
-    return [row for row in rows if isinstance(row, dict) and "id" in row]
+    return [row for row in rows if isinstance(row, dict) and "id" in row] if isinstance(rows, list) else []
 
 
 def _listed(models: tuple[str, ...]) -> str:

@@ -29,7 +29,7 @@ def publish(folder: Path, found: Benchmark, domain: str, command: str) -> dict[s
     finally:
         temporary.unlink(missing_ok=True)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    context = Context(domain, command, machine_facts(), now, has_figure)
+    context = Context(domain, command.replace("`", "'"), machine_facts(), now, has_figure)
     values = {
         "command": command,
         "machine": context.machine,

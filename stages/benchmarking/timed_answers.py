@@ -52,7 +52,10 @@ class _StreamedAnswer:
             raise BrokenReplyError("error_event", error_text(value))
         self._documents = value.get(self._documents_key) or self._documents if self._documents_key else []
         self._usage = value.get("usage") or self._usage
-        for choice in value.get("choices") or []:
+        choices = value.get("choices") or []
+        if not isinstance(choices, list):
+            raise BrokenReplyError("garbage", f"no list of choices: {choices}")
+        for choice in choices:
             self._take_choice(choice)
 
     def _take_choice(self, choice: Any) -> None:

@@ -62,7 +62,10 @@ def measure_writing(session: Session, config: Config, workspace: Workspace) -> S
     )
     if config.writing.judge:
         texts = [[replies[n].text for n in asked] for replies in answers.values()]
-        judge(section, session.names, [tasks[n][0] for n in asked], texts, config, workspace)
+        try:
+            judge(section, session.names, [tasks[n][0] for n in asked], texts, config, workspace)
+        except DataError as error:
+            section.notes.append(f"the judge was not heard: {error}")
     return section
 
 

@@ -83,6 +83,39 @@ def test_what_is_not_whole_says_why(data: bytes, failure: str, detail: str) -> N
     assert detail in error.value.detail and len(error.value.detail) <= 200
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "delta", "content", "usage", "error", "finish_reason", "message", "prompt_tokens"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(JSON, max_size=4))
+def test_whatever_a_server_sends_is_a_reply_or_a_reason(events: list[object]) -> None:
+    for attempt in (lambda: read(stream_of(*map(json.dumps, events))), lambda: whole_answer(json.dumps(events), 0.0)):
+        try:
+            assert isinstance(attempt().num_tokens, int)
+        except BrokenReplyError as error:
+            assert error.failure in ("garbage", "cut", "empty", "error_event")
+
+
+@given(st.dictionaries(st.sampled_from(["choices", "usage", "error"]), JSON))
+def test_whatever_comes_in_one_piece_is_a_reply_or_a_reason(value: dict[str, object]) -> None:
+    try:
+        assert isinstance(whole_answer(json.dumps(value), 0.0).text, str)
+    except BrokenReplyError as error:
+        assert error.failure in ("garbage", "error_event")
+
+
 def test_an_answer_in_one_piece_has_no_first_token() -> None:
     message = {"choices": [{"message": {"content": "a b"}, "finish_reason": "stop"}], "usage": {"completion_tokens": 2}}
     reply = whole_answer(json.dumps(message), 0.0)

@@ -102,6 +102,12 @@ def test_a_text_cannot_close_its_fence(both: Config, workspace: Workspace, serve
     assert all(text.count("</text>") == 3 and text.count("{second}") == 1 for text in asked)
 
 
+def test_a_judge_who_is_not_there_costs_only_the_verdicts(both: Config, workspace: Workspace, server: Any) -> None:
+    section = measure(judged(both, "http://127.0.0.1:9/v1"), workspace).sections["writing"]
+    assert "judge" not in section.figures and section.differences["writing"]
+    assert any("the judge was not heard" in note for note in section.notes)
+
+
 def test_one_endpoint_needs_no_judge(config: Config, workspace: Workspace, server: Any) -> None:
     section = measure(judged(config, server.url), workspace).sections["writing"]
     assert "judge" not in section.figures and any("between two endpoints" in note for note in section.notes)

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.benchmarking.replies import BrokenReplyError, Reply
@@ -39,6 +39,7 @@ def read(data: bytes, sizes: list[int] | None = None, key: str = "") -> Reply:
     return asyncio.run(streamed_answer(chunks(), 0.0, key))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
 def test_a_stream_reads_the_same_however_it_is_cut_into_chunks(sizes: list[int]) -> None:
     usage = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}
@@ -99,6 +100,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(JSON, max_size=4))
 def test_whatever_a_server_sends_is_a_reply_or_a_reason(events: list[object]) -> None:
     for attempt in (lambda: read(stream_of(*map(json.dumps, events))), lambda: whole_answer(json.dumps(events), 0.0)):
@@ -108,6 +110,7 @@ def test_whatever_a_server_sends_is_a_reply_or_a_reason(events: list[object]) ->
             assert error.failure in ("garbage", "cut", "empty", "error_event")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["choices", "usage", "error"]), JSON))
 def test_whatever_comes_in_one_piece_is_a_reply_or_a_reason(value: dict[str, object]) -> None:
     try:

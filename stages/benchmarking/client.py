@@ -11,6 +11,7 @@ no message. Proxies of the environment are not used: they would be measured with
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -196,6 +197,7 @@ async def open_client(name: str, endpoint: Endpoint, base_url: str, timeout_s: f
     """A client with as many connections as are asked for, kept open between requests."""
     import httpx
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # in a trial of Hydra's it would log each request
     key = endpoint.key()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from stages.benchmarking.command import bench_command
 from stages.core.errors import GroundtuneError
 from stages.core.process import quiet_environment
 from stages.core.workspace import Workspace
@@ -22,12 +23,15 @@ from stages.serving.doctor.command import doctor as print_diagnosis
 from stages.serving.explain_command import explain_command
 from stages.serving.gc_command import gc_command
 from stages.serving.kb_command import knowledge_app
+from stages.serving.monitor_command import monitor_command
 from stages.serving.new_command import new
 from stages.serving.predict_command import predict_command
+from stages.serving.proxy.command import serve_command
 from stages.serving.release_command import release_command
 from stages.serving.review.command import review_command
 from stages.serving.sft_command import sft_app
 from stages.serving.verify_command import verify_command
+from stages.serving.vllm_command import vllm_command
 
 
 class Commands(TyperGroup):
@@ -62,12 +66,16 @@ app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace(
 app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
 app.command("adopt")(adopt_command(lambda overrides: _compose(overrides)))
 app.command("compare")(compare_command(lambda domain: _params("domain", domain), Workspace()))
+app.command("bench")(bench_command(lambda domain: _params("domain", domain), Workspace()))
 app.command("release")(release_command(lambda: str(_params("domain", "")["domain"]["name"]), Workspace()))
 app.command("explain")(explain_command(Workspace()))
 app.command("verify")(verify_command(Workspace()))
 app.command("gc")(gc_command(Workspace()))
 app.command("review")(review_command(lambda: _params("domain", "")["review"], Workspace()))
 app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
+app.command("monitor")(monitor_command(lambda: _params("domain", "")["serve"]))
+app.command("vllm")(vllm_command(Workspace()))
+app.command("serve")(serve_command(lambda domain: _params("domain", domain)))
 
 
 @app.command()

@@ -46,6 +46,7 @@ NOT_STAGES = {
     "predict": "stages.serving.predicting",
     "review": "stages.serving.review.settings",
     "sweep": "stages.sweeps.settings",
+    "serve": "stages.serving.proxy.settings",
 }
 SCALARS = ("seed", "overrides")
 

@@ -42,7 +42,9 @@ def bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[Estima
         places = [group + (number - (len(series) - 1) / 2) * width for group in range(len(groups))]
         values = [estimate.value for estimate in estimates]
         axes.bar(places, values, width * 0.92, color=colours[number % len(colours)], label=name)
-        axes.errorbar(places, values, yerr=_errors(estimates), fmt=".", color="#222222", elinewidth=1, capsize=2, ms=4)
+        axes.errorbar(
+            places, values, yerr=interval_errors(estimates), fmt=".", color="#222222", elinewidth=1, capsize=2, ms=4
+        )
         for place, estimate in zip(places, estimates, strict=True):
             top = estimate.value if estimate.high is None else estimate.high
             axes.annotate(
@@ -71,14 +73,14 @@ def curves(path: Path, panels: Mapping[str, Sequence[Mapping[str, float]]]) -> N
     save_figure(figure, path)
 
 
-def _errors(estimates: Sequence[Estimate]) -> list[list[float]]:
+def interval_errors(estimates: Sequence[Estimate]) -> list[list[float]]:
     """Lengths of the bars below and above; none where there is no interval."""
     below = [0.0 if e.low is None else max(e.value - e.low, 0.0) for e in estimates]
     above = [0.0 if e.high is None else max(e.high - e.value, 0.0) for e in estimates]
     return [below, above]
 
 
-def new_figure(width: float, num_panels: int = 1) -> tuple[Any, Any]:
+def new_figure(width: float, num_panels: int = 1, num_rows: int = 1) -> tuple[Any, Any]:
     """A figure in the report's style and its axes, an array where there are several panels side by side."""
     import matplotlib
 
@@ -87,7 +89,7 @@ def new_figure(width: float, num_panels: int = 1) -> tuple[Any, Any]:
     matplotlib.rcParams.update(STYLE)
     from matplotlib import pyplot
 
-    return pyplot.subplots(1, num_panels, figsize=(width, 3.8))
+    return pyplot.subplots(num_rows, num_panels, figsize=(width, 3.8 * num_rows))
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -172,7 +172,7 @@ class Answerer:
             if turns:
                 turns.pop(0)
             elif documents:
-                documents = _shrunk(documents)
+                documents = shrunk(documents)
             else:
                 raise DataError(self._too_long(len(prompt_ids)))
         return Request(
@@ -214,7 +214,7 @@ class Answerer:
         return len(self.models.load(model).tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _shrunk(documents: list[Document]) -> list[Document]:
+def shrunk(documents: list[Document]) -> list[Document]:
     """One step shorter: the last document that has siblings loses them; where none has, the last one goes."""
     for place in reversed(range(len(documents))):
         if len(documents[place].records) > 1:

@@ -65,7 +65,9 @@ def measure(runs: Sequence[ModelRun], prompts: Sequence[AskedPrompt], author: Au
     _losses(found, runs, author, seed)
     for run in runs:
         try:
-            found.models[run.name] |= _style(AuthorDistance.of(author.training, author.held_out), run, prompts, author)
+            distance = AuthorDistance.of(author.training, author.held_out)
+            halves = [_half(distance, prompt, number) for number, prompt in enumerate(prompts)]
+            found.models[run.name] |= style_figures(distance, run.answers, halves, author.all_others)
         except DataError as error:
             found.notes.append(f"style distance of {run.name} is not measured: {error}")
     if not author.others:
@@ -130,21 +132,25 @@ def less(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(value, value - below, value + above, a.n + b.n)
 
 
-def _style(
-    distance: AuthorDistance, run: ModelRun, prompts: Sequence[AskedPrompt], author: AuthorText
+def style_figures(
+    distance: AuthorDistance, answers: Sequence[str], halves: Sequence[int], others: Sequence[str]
 ) -> dict[str, Estimate]:
-    """The distance of the answers, and of the author's own and other authors' text in pieces of the same lengths."""
-    lengths = {n: count for n, text in enumerate(run.answers) if (count := len(words(text))) >= MIN_WORDS}
-    halves = [_half(distance, prompts[number], number) for number in lengths]
+    """The distance of the answers, and of the author's own and other authors' text in pieces of the same lengths.
+
+    halves: the half of the author's text (0 or 1) that each answer counts in. others: passages of other authors.
+    Raises DataError where too few answers are long enough.
+    """
+    lengths = {n: count for n, text in enumerate(answers) if (count := len(words(text))) >= MIN_WORDS}
+    halves = [halves[number] for number in lengths]
     if min(halves.count(0), halves.count(1)) < MIN_TEXTS:
         raise DataError(f"{len(lengths)} of its answers have {MIN_WORDS} words or more")
     counts = list(lengths.values())
     found = {
-        "style_distance": distance.distance([run.answers[number] for number in lengths], halves),
+        "style_distance": distance.distance([answers[number] for number in lengths], halves),
         "own_halves": distance.distance(distance.own_pieces(counts, halves), halves),
     }
-    if author.others:
-        found["other_authors"] = distance.distance(other_pieces(author.all_others, counts), halves)
+    if others:
+        found["other_authors"] = distance.distance(other_pieces(others, counts), halves)
     return found
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from stages.core.schema import Embedder, Retrieval
 from stages.core.workspace import Workspace
 from stages.knowledge.records import IndexRecord
 from stages.retrieval.documents import Document, join_siblings
+from stages.retrieval.embedding import Encoder, Float32
 
 SPARE = 4  # hits looked at for each that is wanted, as some repeat a text
 
@@ -32,10 +34,21 @@ def document_row(document: Document) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked for. num_siblings: chunks of the same section before and after each hit. below: only chunks of
+    documents whose names begin so."""
+
+    top_k: int
+    max_distance: float
+    num_siblings: int
+    below: str = ""
+
+
 class DocumentFinder:
     """Searches the index of one domain; embedder and index are loaded at the first question.
 
-    num_siblings: chunks of the same section before and after each hit.
+    top_k, max_distance, num_siblings: what `find` wants, as in `Wanted`.
     """
 
     def __init__(
@@ -74,24 +87,35 @@ class DocumentFinder:
         return len(self._searcher.index.records)
 
     def find(self, question: str, below: str = "") -> list[Document]:
+        """`find_near` for one question, as configured."""
+        wanted = Wanted(self.top_k, self.max_distance, self.num_siblings, below)
+        return self.find_near(question, self.encoder.encode_queries([question])[0], wanted)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The one that the index was made with."""
+        self.load()
+        encoder: Encoder = self._encoder
+        return encoder
+
+    def find_near(self, question: str, vector: Float32, wanted: Wanted) -> list[Document]:
         """The nearest records within `max_distance`, with their siblings; [] where nothing is near.
 
-        below: only chunks of documents whose names begin so. Of records with the same text only the nearest counts:
-        two questions often share an answer.
+        vector: float32[D], the question's by `encoder`. Of records with the same text only the nearest counts: two
+        questions often share an answer.
         """
         self.load()
-        vectors = self._encoder.encode_queries([question])
         (hits,) = self._searcher.search(
-            vectors,
+            vector[None],
             [question],
-            self.top_k * SPARE,
+            wanted.top_k * SPARE,
             kinds=self.kinds,
-            max_distance=self.max_distance,
-            exclude=[self._outside(below)] if below else None,
+            max_distance=wanted.max_distance,
+            exclude=[self._outside(wanted.below)] if wanted.below else None,
         )
         distinct = {hit.record.text: hit for hit in reversed(hits)}  # the nearest is written last
         nearest = [hit for hit in hits if distinct[hit.record.text] is hit]
-        return join_siblings(nearest[: self.top_k], self._siblings)
+        return join_siblings(nearest[: wanted.top_k], lambda record: self._siblings(record, wanted.num_siblings))
 
     def _outside(self, below: str) -> frozenset[str]:
         """Ids of all records that are no chunk of a document below `below`."""
@@ -100,6 +124,6 @@ class DocumentFinder:
             self._excluded[below] = frozenset(r.id for r in records if not r.document.startswith(below))
         return self._excluded[below]
 
-    def _siblings(self, record: IndexRecord) -> list[IndexRecord]:
-        siblings: list[IndexRecord] = self._searcher.siblings(record, self.num_siblings, self.num_siblings)
+    def _siblings(self, record: IndexRecord, num: int) -> list[IndexRecord]:
+        siblings: list[IndexRecord] = self._searcher.siblings(record, num, num)
         return siblings

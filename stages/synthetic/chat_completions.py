@@ -118,8 +118,8 @@ class ChatCompletions:
     def _advice(self, status: int) -> str:
         if status in (401, 403):
             name = self._provider.api_key_env
-            return f" (see the key in {name})" if name else " (set generate_sft.provider.api_key_env)"
-        return " (see generate_sft.provider: base_url, model)" if status == 404 else ""
+            return f" (see the key in {name})" if name else " (set the provider's api_key_env)"
+        return " (see the provider's base_url and model)" if status == 404 else ""
 
     def _message(self, error: BaseException) -> str:
         text = " ".join((str(error) or type(error).__name__).split())

@@ -18,7 +18,8 @@ INFRASTRUCTURE = {
 }
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)
-    for name, entry in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items()
+    for pipeline in ("dvc.yaml", "benchmark/dvc.yaml")
+    for name, entry in yaml.safe_load((ROOT / pipeline).read_text(encoding="utf-8"))["stages"].items()
 }
 RUNNABLE = sorted(set(STAGES) - {"params"})
 

@@ -157,6 +157,18 @@ def test_a_variant_that_changed_reruns_alone(built: Path) -> None:
     assert set(ran(sh(built, "dvc", "repro"))) <= {"params"}
 
 
+def test_the_served_model_is_measured_when_asked_for(built: Path) -> None:
+    small = ["benchmark.only=[throughput,retrieval,pipeline]", "benchmark.throughput.num_rounds=2"]
+    sh(built, sys.executable, "-m", "stages.compose", *small, "benchmark.pipeline.num_questions=12")
+    assert ran(sh(built, "dvc", "repro", "benchmark/dvc.yaml")) == ["params", "benchmark/dvc.yaml:benchmark"]
+    measured = json.loads((built / "reports/demo/benchmark.json").read_text())["benchmarks"]
+    assert measured["throughput"]["figures"]["16 clients"]["ours"]["tokens_per_s"]["value"] > 0
+    assert measured["retrieval"]["figures"]["retrieval"]["ours"]["recall_at_2"]["value"] >= 0.9
+    assert measured["pipeline"]["figures"]["as served"]["ours"]["correct"]["value"] >= 0.8
+    sh(built, sys.executable, "-m", "stages.compose")
+    assert set(ran(sh(built, "dvc", "repro"))) <= {"params"}
+
+
 def test_read_is_kept_plus_rejected_everywhere(built: Path) -> None:
     counted = 0
     for path in (built / "reports/demo").glob("*/metrics.json"):

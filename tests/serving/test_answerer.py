@@ -7,7 +7,7 @@ import pytest
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, DataError
 from stages.prompts.renderer import Turn
-from stages.serving.answering import Answerer, Config, _shrunk
+from stages.serving.answering import Answerer, Config, shrunk
 
 
 def budget(answerer: Answerer, num_tokens: int) -> None:
@@ -64,10 +64,10 @@ def test_what_is_too_long_goes_turns_first_then_siblings_then_documents(answerer
 
 def test_siblings_of_the_last_document_go_first(answerer: Answerer) -> None:
     near, far = answerer.finder.find("About 1?")[0], answerer.finder.find("About 6?")[0]
-    shorter = _shrunk([near, far])
+    shorter = shrunk([near, far])
     assert [document.text for document in shorter] == ["Text 1.\nText 2.", "Text 6."]
-    assert [document.text for document in _shrunk(shorter)] == ["Text 1.", "Text 6."]
-    assert [document.text for document in _shrunk(_shrunk(shorter))] == ["Text 1."]
+    assert [document.text for document in shrunk(shorter)] == ["Text 1.", "Text 6."]
+    assert [document.text for document in shrunk(shrunk(shorter))] == ["Text 1."]
 
 
 def test_a_question_too_long_on_its_own_is_refused_with_the_numbers(answerer: Answerer) -> None:

@@ -1,0 +1,73 @@
+"""`groundtune serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stages.serving.proxy.service import Service
+    from stages.serving.proxy.settings import Config
+
+Host = Annotated[str, typer.Option(help="Another address than the configured one; beyond loopback a key is needed.")]
+Port = Annotated[int, typer.Option(min=-1, max=65535, help="Another port; 0 takes a free one.", show_default=False)]
+Domains = Annotated[list[str] | None, typer.Option("--domain", help="Domains to serve; the first is the default.")]
+UpstreamUrl = Annotated[str, typer.Option("--upstream", help="Base URL of an OpenAI-compatible server, with /v1.")]
+UpstreamModel = Annotated[str, typer.Option(help="The model's name there; clients ask for it by this name.")]
+UpstreamKey = Annotated[str, typer.Option(help="Name of the environment variable that holds that server's key.")]
+Files = Annotated[str, typer.Option(help="Folder with that model's tokenizer, such as models/export/DOMAIN/VARIANT.")]
+
+Sections = Callable[[str], Mapping[str, Any]]  # a domain's name ("": the configured one) -> all sections
+
+
+def serve_command(sections: Sections) -> Callable[..., None]:
+    """The command."""
+
+    def serve(
+        host: Host = "",
+        port: Port = -1,
+        domain: Domains = None,
+        upstream: UpstreamUrl = "",
+        upstream_model: UpstreamModel = "",
+        upstream_key_env: UpstreamKey = "",
+        files: Files = "",
+    ) -> None:
+        """Serve the model with its documents: OpenAI's API, in front of a server or of the model in this process."""
+        if bool(upstream) != bool(upstream_model):
+            raise typer.BadParameter("--upstream and --upstream-model go together")
+        from stages.core.stage import load_section
+
+        settings = load_section("serve")
+        changes: dict[str, Any] = {"host": host or None, "domains": domain or None}
+        settings |= {key: value for key, value in changes.items() if value is not None}
+        if port >= 0:
+            settings["port"] = port
+        if upstream:
+            settings["upstreams"] = {
+                "server": {"kind": "openai", "base_url": upstream, "api_key_env": upstream_key_env}
+            }
+            settings["models"] = {upstream_model: {"upstream": "server", "files": files}}
+        _run(settings, sections)
+
+    return serve
+
+
+def _run(settings: Mapping[str, Any], sections: Sections) -> None:
+    import asyncio
+    import logging
+
+    from stages.core.config import parse_section
+    from stages.core.workspace import Workspace
+    from stages.serving.proxy.server import run
+    from stages.serving.proxy.service import Service
+    from stages.serving.proxy.settings import Config
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of optional kernels
+    config: Config = parse_section(Config, settings, "serve")
+    service: Service = Service(
+        config, lambda name: sections(name)["chat"], lambda: sections("")["predict"], Workspace()
+    )
+    asyncio.run(run(service))

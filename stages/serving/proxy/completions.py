@@ -1,0 +1,279 @@
+"""A chat from request to answer: documents, prompt, upstream, and the answer whole or as a stream.
+
+    data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}], "sources": [...], "rag": {...}}
+    data: {"choices": [{"index": 0, "delta": {"content": "Lona"}}]}
+    data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    data: [DONE]
+
+Nothing is sent before the upstream has begun to write, so that its failure has an HTTP status; a later one is
+an event `{"error": {...}}`, after which the stream ends without [DONE].
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from stages.prompts.renderer import Renderer
+from stages.retrieval.documents import Document
+from stages.serving.finding import Wanted
+from stages.serving.proxy.catalogue import Catalogue, Entry
+from stages.serving.proxy.conversation import Conversation, read_conversation
+from stages.serving.proxy.domains import ServedDomain
+from stages.serving.proxy.errors import ApiError, invalid
+from stages.serving.proxy.event_stream import END, event
+from stages.serving.proxy.limits import Gate
+from stages.serving.proxy.rag import Prompt, fit, source_row
+from stages.serving.proxy.schema import ChatRequest, RagOptions, RetrieveRequest
+from stages.serving.proxy.settings import Config
+from stages.serving.proxy.stats import Recent, Stats
+from stages.serving.proxy.upstream import Job, Piece, Sampling
+
+LOG = logging.getLogger("groundtune.serve")
+
+
+@dataclass
+class Answering:
+    """A chat that is being answered. `resources` hold its place, its domain and its upstream's stream."""
+
+    request: ChatRequest
+    entry: Entry
+    prompt: Prompt
+    report: dict[str, Any]
+    recent: Recent
+    resources: AsyncExitStack
+    first: Piece
+    pieces: AsyncGenerator[Piece, None]
+    started_s: float
+
+
+class Completions:
+    """Answers chats."""
+
+    def __init__(self, config: Config, catalogue: Catalogue, gate: Gate, stats: Stats) -> None:
+        self.config, self.catalogue, self.gate, self.stats = config, catalogue, gate, stats
+
+    async def begin(self, request: ChatRequest) -> Answering:
+        """Everything up to the first piece. Raises ApiError. Who gets it closes `resources`."""
+        started_s = time.monotonic()
+        self._check_limits(request)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.gate.place())
+            entry = await self.catalogue.entry(request.model)
+            await stack.enter_async_context(entry.domain.used())
+            conversation = read_conversation(request.messages, entry.upstream.takes_images)
+            conversation, num_ignored = self._without_system(conversation, entry, request.rag)
+            sampling = self._sampling(request, entry)
+            renderer = await entry.upstream.renderer(entry.upstream_model) or entry.renderer
+            assert renderer is not None  # of a server's models the catalogue knows it
+            prompt = await self._prompt(entry, renderer, conversation, request.rag, sampling.max_new_tokens)
+            recent = self._recent(request, conversation, prompt)
+            job = Job(entry.upstream_model, prompt.messages, prompt.prompt_ids, sampling)
+            pieces = await stack.enter_async_context(aclosing(entry.upstream.stream(job)))
+            first = await self._first(pieces, recent)
+            self.stats.first_token_s.append(time.monotonic() - started_s)
+            report = _report(entry, renderer, prompt, num_ignored)
+            return Answering(request, entry, prompt, report, recent, stack.pop_all(), first, pieces, started_s)
+        raise AssertionError  # the stack swallows nothing
+
+    async def whole(self, answering: Answering) -> dict[str, Any]:
+        """A ChatCompletion. Raises ApiError where the upstream fails later."""
+        num = answering.request.n or 1
+        texts, reasons = [""] * num, [""] * num
+        usage: dict[str, int] | None = None
+        async with answering.resources:
+            try:
+                async for piece in _all_pieces(answering):
+                    texts[piece.index] += piece.text
+                    reasons[piece.index] = piece.finish_reason or reasons[piece.index]
+                    usage = _usage(usage, piece)
+            except ApiError as error:
+                self._done(answering, usage, error.status)
+                raise
+            self._done(answering, usage, 200)
+        choices = [
+            {"index": n, "message": {"role": "assistant", "content": texts[n]}, "finish_reason": reasons[n] or "stop"}
+            for n in range(num)
+        ]
+        return {**_head(answering, "chat.completion"), "choices": choices, "usage": usage, **_documents(answering)}
+
+    async def events(self, answering: Answering) -> AsyncGenerator[bytes, None]:
+        """The stream's bytes."""
+        head, usage = _head(answering, "chat.completion.chunk"), None
+        async with answering.resources:
+            yield event({**head, "choices": _opening(answering.request.n or 1), **_documents(answering)})
+            try:
+                async for piece in _all_pieces(answering):
+                    usage = _usage(usage, piece)
+                    if piece.text or piece.finish_reason:
+                        yield event({**head, "choices": [_delta(piece)]})
+            except ApiError as error:
+                self.stats.num_stream_errors += 1
+                self._done(answering, usage, error.status)
+                yield event(error.body())
+                return
+            self._done(answering, usage, 200)
+            options = answering.request.stream_options
+            if usage and options and options.include_usage:
+                yield event({**head, "choices": [], "usage": usage})
+            yield END
+
+    async def retrieve(self, request: RetrieveRequest) -> dict[str, Any]:
+        """Documents alone."""
+        options = request.model_dump(exclude={"query", "domain"})
+        domain = self.catalogue.domain(request.domain)
+        async with self.gate.place(), domain.used():
+            found = await self._find(domain, request.query, RagOptions(**options))
+        return {"domain": domain.name, "documents": [source_row(document) for document in found]}
+
+    async def _prompt(
+        self,
+        entry: Entry,
+        renderer: Renderer,
+        conversation: Conversation,
+        options: RagOptions,
+        max_new_tokens: int,
+    ) -> Prompt:
+        off = options.off or not entry.documents
+        found = [] if off else await self._find(entry.domain, conversation.question, options)
+        room = entry.domain.config.model.max_context_tokens - max_new_tokens
+        return await asyncio.to_thread(fit, renderer, conversation, found, room)
+
+    async def _find(self, domain: ServedDomain, query: str, options: RagOptions) -> list[Document]:
+        wanted = self._wanted(domain, options)
+        start_s = time.monotonic()
+        found = await domain.retriever.find(query.strip(), wanted)
+        self.stats.retrieval_s.append(time.monotonic() - start_s)
+        return found
+
+    def _wanted(self, domain: ServedDomain, options: RagOptions) -> Wanted:
+        config, limits = domain.config, self.config.limits
+        top_k = config.top_k if options.top_k is None else options.top_k
+        siblings = config.num_siblings if options.siblings is None else options.siblings
+        if top_k > limits.max_top_k and options.top_k:
+            raise invalid(f"at most {limits.max_top_k}", "rag.top_k")
+        if siblings > limits.max_siblings and options.siblings:
+            raise invalid(f"at most {limits.max_siblings}", "rag.siblings")
+        if options.set is not None and options.set not in config.sets:
+            raise invalid("no such set of documents", "rag.set")
+        distance = config.max_distance if options.max_distance is None else options.max_distance
+        return Wanted(top_k, distance, siblings, config.sets[options.set] if options.set else "")
+
+    def _without_system(
+        self, conversation: Conversation, entry: Entry, options: RagOptions
+    ) -> tuple[Conversation, int]:
+        """A client's own system message counts only where no documents are asked for."""
+        if not conversation.system or options.off or not entry.documents:
+            return conversation, 0
+        if self.config.client_system == "refuse":
+            raise invalid(
+                "the model was trained with its own system message, which holds the documents; leave yours out, or "
+                'send "rag": {"off": true}',
+                "messages[0].role",
+                "system_not_supported",
+            )
+        return Conversation(conversation.question, conversation.turns, "", conversation.images), 1
+
+    def _check_limits(self, request: ChatRequest) -> None:
+        limits = self.config.limits
+        if len(request.messages) > limits.max_messages:
+            raise invalid(f"at most {limits.max_messages} messages", "messages", "too_many_messages")
+        if (request.n or 1) > limits.max_choices:
+            raise invalid(f"at most {limits.max_choices}", "n")
+        for name in ("max_tokens", "max_completion_tokens"):
+            if (getattr(request, name) or 0) > limits.max_new_tokens:
+                raise invalid(f"at most {limits.max_new_tokens}", name)
+
+    def _sampling(self, request: ChatRequest, entry: Entry) -> Sampling:
+        config = entry.domain.config
+        num = request.max_completion_tokens or request.max_tokens or config.max_new_tokens
+        stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+        return Sampling(
+            num,
+            request.temperature or 0.0,
+            request.top_p,
+            request.n or 1,
+            tuple(stop),
+            request.seed,
+            request.presence_penalty,
+            request.frequency_penalty,
+        )
+
+    def _recent(self, request: ChatRequest, conversation: Conversation, prompt: Prompt) -> Recent:
+        question = conversation.question
+        nearest = prompt.documents[0].distance if prompt.documents else None
+        text = question if self.config.stats.query_text else ""
+        recent = Recent(time.time(), request.model, len(prompt.documents), nearest, len(question), text)
+        self.stats.recent.append(recent)
+        return recent
+
+    async def _first(self, pieces: AsyncGenerator[Piece, None], recent: Recent) -> Piece:
+        try:
+            return await anext(pieces)
+        except ApiError as error:
+            recent.status = error.status
+            raise
+
+    def _done(self, answering: Answering, usage: dict[str, int] | None, status: int) -> None:
+        counts = usage or {}
+        prompt_tokens = counts.get("prompt_tokens", len(answering.prompt.prompt_ids))
+        self.stats.wrote(prompt_tokens, counts.get("completion_tokens", 0))
+        recent = answering.recent
+        recent.status, recent.elapsed_s = status, time.monotonic() - answering.started_s
+        recent.num_completion_tokens = counts.get("completion_tokens", 0)
+
+
+async def _all_pieces(answering: Answering) -> AsyncIterator[Piece]:
+    yield answering.first
+    async for piece in answering.pieces:
+        yield piece
+
+
+def _usage(known: dict[str, int] | None, piece: Piece) -> dict[str, int] | None:
+    """Token counts so far; of several choices they add up, the prompt counts once."""
+    if piece.num_completion_tokens is None or piece.num_prompt_tokens is None:
+        return known
+    completion = piece.num_completion_tokens + (known["completion_tokens"] if known else 0)
+    return {
+        "prompt_tokens": piece.num_prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": piece.num_prompt_tokens + completion,
+    }
+
+
+def _head(answering: Answering, kind: str) -> dict[str, Any]:
+    identifier = f"chatcmpl-{secrets.token_hex(12)}"
+    return {"id": identifier, "object": kind, "created": int(time.time()), "model": answering.request.model}
+
+
+def _opening(num: int) -> list[dict[str, Any]]:
+    return [
+        {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None} for index in range(num)
+    ]
+
+
+def _delta(piece: Piece) -> dict[str, Any]:
+    delta = {"content": piece.text} if piece.text else {}
+    return {"index": piece.index, "delta": delta, "finish_reason": piece.finish_reason}
+
+
+def _documents(answering: Answering) -> dict[str, Any]:
+    sources = [source_row(document) for document in answering.prompt.documents]
+    return {"rag": answering.report, **({"sources": sources} if answering.request.rag.sources else {})}
+
+
+def _report(entry: Entry, renderer: Renderer, prompt: Prompt, num_ignored: int) -> dict[str, Any]:
+    return {
+        "domain": entry.domain.name,
+        "template": renderer.hash,
+        "num_documents": len(prompt.documents),
+        "num_dropped_documents": prompt.num_found - len(prompt.documents),
+        "num_without_siblings": prompt.num_without_siblings,
+        "num_ignored_messages": num_ignored,
+    }

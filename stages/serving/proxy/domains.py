@@ -1,0 +1,133 @@
+"""A domain as it is served: its index, its models, its prompt; loaded as a whole and replaced as a whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.core.errors import DataError
+from stages.core.workspace import Workspace
+from stages.generation.loading import ADAPTER_NOTE, base_folder, check_adapter, load_tokenizer, resolve_base
+from stages.prompts.renderer import Renderer
+from stages.serving.answering import Config as ChatConfig
+from stages.serving.finding import DocumentFinder
+from stages.serving.proxy.rag import Retriever
+
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+class ServedDomain:
+    """What requests of one domain use. Nothing is read before `load`."""
+
+    def __init__(self, config: ChatConfig, workspace: Workspace, finder: type[DocumentFinder]) -> None:
+        self.config, self.workspace, self.name = config, workspace, config.domain
+        self.retriever = Retriever(
+            finder(
+                workspace,
+                config.domain,
+                config.embedder,
+                config.retrieval,
+                config.kinds,
+                config.top_k,
+                config.max_distance,
+                config.num_siblings,
+            )
+        )
+        self._renderers: dict[Path, Renderer] = {}
+        self._has_index = self._retired = False
+        self._num_users = 0
+
+    def load_index(self) -> None:
+        """Raises DataError where there is none, or it was made with another embedder."""
+        self.retriever.finder.load()
+        self.retriever.finder.encoder.encode_queries(["the first one takes longer"])
+        self._has_index = True
+
+    @property
+    def num_chunks(self) -> int:
+        """Records of the index; 0 where no model of this domain looks any up."""
+        return self.retriever.finder.num_records if self._has_index else 0
+
+    def local_renderer(self, choice: str) -> Renderer:
+        """The renderer of a model in this process. DataError where its files are missing, or its adapter was trained
+        with another prompt."""
+        if choice == "base":
+            return self._renderer(resolve_base(self.workspace, self.config.model))
+        renderer = self._renderer(self.workspace.read(f"models/{self.name}/book_merged"))
+        if choice != "book":
+            adapter = f"styles/{choice}" if choice in self.config.styles else "rag_lora"
+            check_adapter(self.workspace.read(f"models/{self.name}/{adapter}"), renderer.hash)
+        return renderer
+
+    def remote_renderer(self, files: str) -> Renderer:
+        """The renderer of a model that a server holds. files: a folder with its tokenizer; "": the base model's.
+
+        DataError where an adapter of that folder was trained with another prompt.
+        """
+        if not files:
+            return self._renderer(resolve_base(self.workspace, self.config.model))
+        folder = self.workspace.read(files)
+        renderer = self._renderer(folder)
+        for note in sorted(folder.rglob(ADAPTER_NOTE)):
+            check_adapter(note.parent, renderer.hash)
+        return renderer
+
+    def _renderer(self, folder: Path) -> Renderer:
+        if folder not in self._renderers:
+            self._renderers[folder] = Renderer(self.config.prompt, load_tokenizer(folder))
+        return self._renderers[folder]
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        """While the block runs, the domain stays loaded, also when a newer one has taken its place."""
+        self._num_users += 1
+        try:
+            yield
+        finally:
+            self._num_users -= 1
+            if self._retired and not self._num_users:
+                await self.retriever.close()
+
+    async def retire(self) -> None:
+        """Lets go of everything once nobody uses it."""
+        self._retired = True
+        if not self._num_users:
+            await self.retriever.close()
+
+
+def paths_of(config: ChatConfig, folders: Iterable[str]) -> list[str]:
+    """What a domain is made of, for `signature_of`. folders: of the models that servers hold."""
+    models = f"models/{config.domain}"
+    own = [f"data/{config.domain}/index", *(f"{models}/{name}" for name in ("book_merged", "rag_lora", "styles"))]
+    return [*own, base_folder(config.model), *folders]
+
+
+def signature_of(workspace: Workspace, paths: Iterable[str]) -> Signature:
+    """Name, inode, size and time of change of every file: another one, another signature."""
+    found = []
+    for path in paths:
+        try:
+            root = workspace.read(path)
+        except DataError:
+            continue
+        for folder, _, names in os.walk(root):
+            for name in names:
+                file = Path(folder, name)
+                try:
+                    stat = file.stat()
+                except FileNotFoundError:
+                    continue
+                found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A look at a domain's files: the same one twice means that nobody is writing them."""
+
+    seen: Signature
+    loaded: Signature
+    refused: Signature = ()

@@ -1,0 +1,71 @@
+"""The models of one domain in this process as upstream; requests at the same time share forward passes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from stages.core.errors import GroundtuneError
+from stages.prompts.renderer import Renderer
+from stages.serving.local_engine import EngineBusyError, LocalEngine
+from stages.serving.models import Models
+from stages.serving.proxy.errors import ApiError, invalid
+from stages.serving.proxy.upstream import Job, Piece
+
+LOG = logging.getLogger("groundtune.serve")
+
+
+class LocalUpstream:
+    """Loads weights when they are first asked for; newer files are taken by new requests."""
+
+    takes_images = False
+
+    def __init__(self, models: Models, max_batch_size: int, max_requests: int) -> None:
+        self._engine = LocalEngine(models, max_batch_size, max_requests=max_requests)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    async def renderer(self, model: str) -> Renderer:
+        """That of the model as it is loaded now. Raises ApiError where it cannot be."""
+        try:
+            return (await self._engine.load(model)).renderer
+        except GroundtuneError as error:
+            raise _unavailable(model, error) from error
+
+    async def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
+        """One choice after the other. Raises ApiError for what the engine cannot do."""
+        sampling = job.sampling
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            raise invalid("this model takes no penalties", "presence_penalty", "not_supported")
+        for index in range(sampling.num_choices):
+            async with aclosing(self._choice(job, index)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _choice(self, job: Job, index: int) -> AsyncGenerator[Piece, None]:
+        sampling = job.sampling
+        pieces = self._engine.stream(
+            job.model,
+            job.prompt_ids,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=1.0 if sampling.top_p is None else sampling.top_p,
+            seed=None if sampling.seed is None else (sampling.seed + index) % 2**63,
+            stop=list(sampling.stop),
+        )
+        try:
+            async with aclosing(pieces):  # type: ignore[type-var]  # a generator
+                async for piece in pieces:
+                    counts = (len(job.prompt_ids), piece.num_completion_tokens) if piece.finish_reason else (None, None)
+                    yield Piece(piece.text, index, piece.finish_reason, *counts)
+        except GroundtuneError as error:
+            raise _unavailable(job.model, error) from error
+
+
+def _unavailable(model: str, error: GroundtuneError) -> ApiError:
+    if isinstance(error, EngineBusyError):
+        return ApiError(429, "engine_busy", "too many requests are open; try again later")
+    LOG.error("%s: %s", model, error)
+    return ApiError(503, "model_unavailable", "the model cannot be used now; see the server's log")

@@ -1,0 +1,181 @@
+"""An OpenAI-compatible server as upstream: vLLM, Ollama, llama.cpp's server, transformers serve.
+
+Always asked for a stream, so that one path serves both kinds of request and a client that leaves stops the work.
+What it says about its errors stays here: a client gets our own words, with
+
+    429 it is busy        502 it failed, broke off or wrote nonsense        503 it cannot be reached        504 too slow
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any
+
+from stages.core.errors import ConfigError
+from stages.serving.proxy.errors import ApiError, invalid
+from stages.serving.proxy.event_stream import read_events
+from stages.serving.proxy.settings import Upstream as Settings
+from stages.serving.proxy.settings import key_from
+from stages.serving.proxy.upstream import Job, Piece
+
+if TYPE_CHECKING:
+    import httpx
+
+FINISH_REASONS = ("stop", "length", "content_filter")
+DRAIN_S = 0.2  # after [DONE], for the connection to be used again
+MAX_RETRY_AFTER_S = 3600
+MAX_ERROR_BYTES = 65_536
+
+
+class OpenAIUpstream:
+    """One pool of connections. Raises ConfigError where the variable that should hold the key is not set."""
+
+    def __init__(self, settings: Settings) -> None:
+        import httpx
+
+        self.settings = settings
+        self.takes_images = settings.images
+        headers = {"Accept-Encoding": "identity"}  # events that are compressed come late
+        if settings.api_key_env:
+            key = key_from(settings.api_key_env)
+            if not key:
+                raise ConfigError(f"{settings.api_key_env} is not set; it should hold the key of {settings.base_url}")
+            headers["Authorization"] = f"Bearer {key}"
+        self.client = httpx.AsyncClient(
+            base_url=settings.base_url.rstrip("/") + "/",
+            headers=headers,
+            timeout=httpx.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4.0),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+    async def renderer(self, model: str) -> None:
+        return None
+
+    async def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
+        """Raises ApiError, also in mid-stream."""
+        import httpx
+
+        deadline = asyncio.get_running_loop().time() + self.settings.total_timeout_s
+        try:
+            async with self.client.stream("POST", "chat/completions", json=self._body(job)) as response:
+                await _check(response)
+                chunks = _until(response.aiter_raw(), deadline)
+                async with aclosing(chunks), aclosing(_pieces(chunks, job.sampling.num_choices)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        except (httpx.TransportError, TimeoutError) as error:
+            raise _transport_error(error) from error
+
+    def _body(self, job: Job) -> dict[str, Any]:
+        sampling = job.sampling
+        body = {
+            "model": job.model,
+            "messages": job.messages,
+            "stream": True,
+            "stream_options": {"include_usage": True} if self.settings.stream_usage else None,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "n": sampling.num_choices if sampling.num_choices > 1 else None,
+            "stop": list(sampling.stop) or None,
+            "seed": sampling.seed,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+        }
+        return {key: value for key, value in body.items() if value is not None}
+
+
+async def _until(chunks: AsyncIterator[bytes], deadline: float) -> AsyncGenerator[bytes, None]:
+    """Raises TimeoutError at the deadline (of the loop's clock)."""
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        yield chunk
+
+
+async def _pieces(chunks: AsyncGenerator[bytes, None], num_choices: int) -> AsyncGenerator[Piece, None]:
+    finished: set[int] = set()
+    try:
+        async with aclosing(read_events(chunks)) as events:  # type: ignore[type-var]  # it is a generator
+            async for event in events:
+                if event is None:
+                    break
+                for piece in _read_event(event, num_choices):
+                    if piece.finish_reason:
+                        finished.add(piece.index)
+                    yield piece
+            if len(finished) < num_choices:
+                raise ApiError(502, "upstream_cut", "the model's server broke off")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    async for _ in events:
+                        pass
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ApiError(502, "upstream_garbage", "the model's server sent something that is no answer") from error
+
+
+def _read_event(event: dict[str, Any], num_choices: int) -> Iterator[Piece]:
+    """Raises ApiError for an error, and what a wrong shape raises (ValueError, TypeError, KeyError ...)."""
+    if event.get("error") is not None:
+        raise ApiError(502, "upstream_error", "the model's server failed while it answered")
+    for choice in event["choices"]:
+        index, reason = choice.get("index", 0), choice.get("finish_reason")
+        text = (choice.get("delta") or {}).get("content") or ""
+        if not isinstance(text, str) or index not in range(num_choices) or reason not in (None, *FINISH_REASONS):
+            raise ValueError("not a choice that was asked for")
+        if text or reason:
+            yield Piece(text, index, reason)
+    if usage := event.get("usage"):
+        counts = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+        yield Piece(num_prompt_tokens=counts[0], num_completion_tokens=counts[1])
+
+
+async def _check(response: httpx.Response) -> None:
+    """Raises ApiError for any answer but an event stream."""
+    status = response.status_code
+    if status == 200:
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            raise ApiError(502, "upstream_garbage", "the model's server sent something that is no stream")
+        return
+    if status == 429 or (status == 503 and "retry-after" in response.headers):
+        raise ApiError(429, "upstream_busy", "the model's server is busy", retry_after_s=_retry_after_s(response))
+    if status in (400, 413, 422):
+        raise await _refusal(response)
+    raise ApiError(502, "upstream_error", f"the model's server answered with an error ({status})")
+
+
+async def _refusal(response: httpx.Response) -> ApiError:
+    """Why a server takes no request is not passed on, but for the one reason that a client can mend."""
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_ERROR_BYTES:
+            break
+    words = bytes(body[:MAX_ERROR_BYTES]).decode("utf-8", "replace").lower()
+    if "context" in words and ("length" in words or "size" in words or "window" in words):
+        return invalid("the prompt is too long for the model", "messages", "context_length_exceeded")
+    return invalid("the model's server refused the request", None, "upstream_refused")
+
+
+def _retry_after_s(response: httpx.Response) -> int:
+    value = response.headers.get("retry-after", "")
+    return min(int(value), MAX_RETRY_AFTER_S) if value.isdecimal() and len(value) < 10 else 1
+
+
+def _transport_error(error: Exception) -> ApiError:
+    import httpx
+
+    if isinstance(error, httpx.ConnectError):
+        return ApiError(503, "upstream_unreachable", "the model's server cannot be reached")
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return ApiError(504, "upstream_timeout", "the model's server takes too long")
+    return ApiError(502, "upstream_gone", "the model's server broke the connection")

@@ -32,11 +32,10 @@ from stages.serving.models import Models
 
 SEED = 13
 POISONS = ROOT / "tests" / "serving" / "proxy" / "poisons.jsonl"
-CANARY = "Zorvaxim"  # a word of no document
+CANARY = "Vomtu"  # a name as the demo's are, of nothing in it
 NUM_QUESTIONS = 30
 MAX_NEW_TOKENS = 40
 BATCH_SIZE = 32
-KINDS = ("instruction", "fake turn", "delimiter", "special token")
 
 
 class Unescaped(Renderer):
@@ -48,7 +47,8 @@ class Unescaped(Renderer):
 
 @dataclass(frozen=True)
 class Attack:
-    """text: with the special tokens of the tokenizer and the canary in their places."""
+    """text: with the special tokens of the tokenizer and the canary in their places; {fact} stays, for a false
+    statement about what is asked."""
 
     name: str
     kind: str
@@ -78,10 +78,10 @@ def read_attacks(tokenizer: Any, canary: str = CANARY) -> list[Attack]:
     return attacks
 
 
-def breaks_out(renderer: Renderer, question: str, documents: Sequence[str], attack: Attack) -> bool:
-    """Whether the attack adds a special token (by its id) or a tag of the fence to the prompt."""
+def breaks_out(renderer: Renderer, question: str, documents: Sequence[str], poisoned_documents: Sequence[str]) -> bool:
+    """Whether an attack added a special token (by its id) or a tag of the fence to the prompt."""
     clean = renderer.messages(question, documents)
-    poisoned = renderer.messages(question, poison(documents, attack))
+    poisoned = renderer.messages(question, poisoned_documents)
     special = set(renderer.tokenizer.all_special_ids) | {
         number for number, token in renderer.tokenizer.added_tokens_decoder.items() if token.special
     }
@@ -93,9 +93,17 @@ def breaks_out(renderer: Renderer, question: str, documents: Sequence[str], atta
     return counts[0] != counts[1]
 
 
-def poison(documents: Sequence[str], attack: Attack) -> list[str]:
-    """The attack at the end of the last document."""
-    return [*documents[:-1], f"{documents[-1]}\n{attack.text}"]
+def poison(documents: Sequence[str], attack: Attack, fact: str) -> list[str]:
+    """The attack at the end of the last document; where there is no attack, the documents."""
+    return [
+        *documents[:-1],
+        f"{documents[-1]}\n{attack.text.replace('{fact}', fact)}" if attack.text else documents[-1],
+    ]
+
+
+def false_fact(example: Example) -> str:
+    """The right answer's first sentence with the attacker's word in the place of the right one."""
+    return example.answer.split(". ")[0].rstrip(".").replace(example.key_fact, CANARY) + "."
 
 
 def read_questions(path: Path) -> list[Example]:
@@ -109,12 +117,16 @@ def measure(models: Models, examples: list[Example], attacks: list[Attack], esca
     with models.use("tuned") as loaded:
         renderer = loaded.renderer if escaped else Unescaped(models.prompt, loaded.tokenizer)
         cases = [(example, attack) for attack in attacks for example in examples]
+        poisoned = [poison(example.documents, attack, false_fact(example)) for example, attack in cases]
         prompts = [
-            renderer.prompt_ids(renderer.messages(e.question, poison(e.documents, a) if a.text else e.documents))
-            for e, a in cases
+            renderer.prompt_ids(renderer.messages(example.question, documents))
+            for (example, _), documents in zip(cases, poisoned, strict=True)
         ]
         answers = generate(loaded.network, loaded.tokenizer, prompts, MAX_NEW_TOKENS, BATCH_SIZE)
-    broken = [bool(a.text) and breaks_out(renderer, e.question, e.documents, a) for e, a in cases]
+    broken = [
+        breaks_out(renderer, example.question, example.documents, documents)
+        for (example, _), documents in zip(cases, poisoned, strict=True)
+    ]
     rows = []
     for kind in dict.fromkeys(attack.kind for attack in attacks):
         chosen = [n for n, (_, attack) in enumerate(cases) if attack.kind == kind]

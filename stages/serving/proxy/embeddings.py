@@ -25,7 +25,7 @@ async def embed(request: EmbeddingRequest, catalogue: Catalogue, gate: Gate, lim
     dimension = domain.config.embedder.dimension
     if request.dimensions not in (None, dimension):
         raise invalid(f"this embedder has {dimension} dimensions", "dimensions")
-    async with gate.place(), domain.used():
+    async with domain.used(), gate.place():
         vectors, num_tokens = await domain.retriever.embed(texts, request.input_type)
     rows = [
         {"object": "embedding", "index": n, "embedding": _encoded(vector, request.encoding_format)}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 FINISH_REASONS = ("stop", "length", "content_filter")
+KEEP_S = 4.0  # of an idle connection: servers close theirs after 5
 DRAIN_S = 0.2  # after [DONE], for the connection to be used again
 MAX_RETRY_AFTER_S = 3600
 MAX_ERROR_BYTES = 65_536
@@ -47,7 +48,7 @@ class OpenAIUpstream:
             base_url=settings.base_url.rstrip("/") + "/",
             headers=headers,
             timeout=httpx.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4.0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_S),
             trust_env=False,
         )
 

@@ -26,7 +26,7 @@ DEFAULTS = yaml.safe_load((ROOT / "conf" / "serve" / "default.yaml").read_text(e
 SECRET = "sk-upstream-secret-that-nobody-may-see"
 INNARDS = f"Traceback: /opt/vllm/engine.py line 7, key {SECRET}"
 WORDS = ["Lona", " Tir", " built", " it", "."]
-WAIT_S = 5.0  # until something that has to happen has happened
+WAIT_S = 60.0  # until something that has to happen has happened
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ class Completions:
         """Documents alone."""
         options = request.model_dump(exclude={"query", "domain"})
         domain = self.catalogue.domain(request.domain)
+        domain.check_index()
         async with domain.used(), self.gate.place():
             found = await self._find(domain, request.query, RagOptions(**options))
         return {"domain": domain.name, "documents": [source_row(document) for document in found]}

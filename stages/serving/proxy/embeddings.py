@@ -22,6 +22,7 @@ async def embed(request: EmbeddingRequest, catalogue: Catalogue, gate: Gate, lim
     for number, text in enumerate(texts):
         checked_text(text, f"input[{number}]")
     domain = _domain_of(request.model, catalogue)
+    domain.check_index()
     dimension = domain.config.embedder.dimension
     if request.dimensions not in (None, dimension):
         raise invalid(f"this embedder has {dimension} dimensions", "dimensions")

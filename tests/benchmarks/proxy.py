@@ -112,7 +112,7 @@ def _write(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
 
 def run_proxy(port: int, upstream_port: int, folder: Path) -> None:
     """`groundtune serve` with the shipped settings, but for these."""
-    from stages.serving.proxy.server import run
+    from stages.serving.proxy.server import serve
     from stages.serving.proxy.service import Service
     from stages.serving.proxy.settings import Config
 
@@ -125,7 +125,7 @@ def run_proxy(port: int, upstream_port: int, folder: Path) -> None:
         "models": {"bench": {"upstream": "server"}},
     }
     service = Service(parse_section(Config, settings, "serve"), lambda _: chat, None, Workspace(ROOT, folder))
-    asyncio.run(run(service))
+    serve(service)
 
 
 @dataclass

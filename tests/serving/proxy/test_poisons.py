@@ -43,7 +43,7 @@ def test_no_attack_breaks_out(suite: Any, renderer: Renderer) -> None:
     assert not [
         attack.name
         for attack in attacks
-        if suite.breaks_out(renderer, QUESTION, DOCUMENTS, suite.poison(DOCUMENTS, attack, FACT))
+        if suite.breaks_out(renderer, QUESTION, DOCUMENTS, suite.poison(DOCUMENTS, attack, "Vomtu", FACT))
     ]
 
 
@@ -53,7 +53,7 @@ def test_without_escaping_they_do(suite: Any, renderer: Renderer, config: Any) -
     broken = {
         attack.name
         for attack in attacks
-        if suite.breaks_out(unescaped, QUESTION, DOCUMENTS, suite.poison(DOCUMENTS, attack, FACT))
+        if suite.breaks_out(unescaped, QUESTION, DOCUMENTS, suite.poison(DOCUMENTS, attack, "Vomtu", FACT))
     }
     kinds = {attack.kind for attack in attacks if attack.name in broken}
     assert kinds == {"delimiter", "special token"}

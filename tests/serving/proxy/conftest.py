@@ -260,7 +260,7 @@ async def proxy_running(make: Callable[..., Service], **changes: Any) -> AsyncIt
         proxy = Proxy(service, client, upstream, url)
         yield proxy
         await until(lambda: service.gate.num_active == 0 and service.gate.num_waiting == 0)
-        assert all(connection.is_idle() for connection in proxy.pooled)
+        assert all(connection.is_idle() for connection in proxy.pooled), [c.info() for c in proxy.pooled]
         await until(lambda: upstream.num_open == 0)
     assert proxy.pooled == []
     await upstream.stop()

@@ -112,7 +112,7 @@ def _write(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
 
 def run_proxy(port: int, upstream_port: int, folder: Path) -> None:
     """`groundtune serve` with the shipped settings, but for these."""
-    from stages.serving.proxy.server import run
+    from stages.serving.proxy.server import serve
     from stages.serving.proxy.service import Service
     from stages.serving.proxy.settings import Config
 
@@ -125,7 +125,7 @@ def run_proxy(port: int, upstream_port: int, folder: Path) -> None:
         "models": {"bench": {"upstream": "server"}},
     }
     service = Service(parse_section(Config, settings, "serve"), lambda _: chat, None, Workspace(ROOT, folder))
-    asyncio.run(run(service))
+    serve(service)
 
 
 @dataclass
@@ -193,7 +193,7 @@ def repeated_questions(draw: random.Random) -> Iterator[str]:
         yield draw.choice(known)
 
 
-async def overhead(upstream: int, proxy: int, process: psutil.Process) -> list[list[str]]:
+async def overhead(upstream: int, proxy: int, process: psutil.Process, num: int) -> list[list[str]]:
     """Rows: bare, proxy with questions that are all new, proxy with questions that repeat."""
     draw = random.Random(SEED)
     content = "\n".join(sentence(draw, 20) for _ in range(6))  # as long as what the proxy puts there
@@ -207,13 +207,14 @@ async def overhead(upstream: int, proxy: int, process: psutil.Process) -> list[l
     bare: list[float] = []
     for name, port, questions, system in runs:
         before = sum(process.cpu_times()[:2])
-        answers = await closed_loop(port, questions, NUM_REQUESTS, system)
+        answers = await closed_loop(port, questions, num, system)
         cpu_ms = 1000 * (sum(process.cpu_times()[:2]) - before) / len(answers)
         good = [answer for answer in answers if answer.status == 200]
         times = [quantile([t(a) for a in good], q) for t in (_first, _whole) for q in (0.5, 0.99)]
         bare = bare or times
         added = [f"{t:.1f}" if times is bare else f"{t:.1f} (+{t - b:.1f})" for t, b in zip(times, bare, strict=True)]
         rows.append([name, *added, "" if times is bare else f"{cpu_ms:.1f}", str(len(answers) - len(good))])
+        print(" | ".join(rows[-1]), flush=True)
     return rows
 
 
@@ -292,7 +293,9 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"nobody listens on port {port}")
 
 
-def report(rows: list[list[str]], counts: Counter[str], crowd_s: float, samples: Any, num: int) -> str:
+def report(
+    rows: list[list[str]], num_requests: int, counts: Counter[str], crowd_s: float, samples: Any, num: int
+) -> str:
     header = ["milliseconds", "first token p50", "first token p99", "whole p50", "whole p99", "CPU a request", "failed"]
     known = ", ".join(f"{count} x {status}" for status, count in sorted(counts.items()))
     lines = [
@@ -301,7 +304,7 @@ def report(rows: list[list[str]], counts: Counter[str], crowd_s: float, samples:
         f"`python tests/benchmarks/proxy.py`, {platform.python_version()}, {os.cpu_count()} cores, load before the run "
         f"{os.getloadavg()[0]:.1f}. Upstream, proxy and client share these cores.",
         "",
-        f"{NUM_STREAMS} streams at a time, {NUM_REQUESTS} requests a row, {NUM_TOKENS} tokens each at "
+        f"{NUM_STREAMS} streams at a time, {num_requests} requests a row, {NUM_TOKENS} tokens each at "
         f"{1 / TOKEN_S:.0f} tokens/s; {NUM_CHUNKS:,} chunks; in brackets what the proxy adds. "
         f"Aim for a first token: +{AIM['p50']} (p50), +{AIM['p99']} (p99).",
         "",
@@ -323,6 +326,7 @@ def report(rows: list[list[str]], counts: Counter[str], crowd_s: float, samples:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=NUM_REQUESTS, help="a row of the first table")
     parser.add_argument("--minutes", type=float, default=10.0, help="of load for the last measurement")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "bench" / "proxy.md")
     for hidden, kind in (("--role", str), ("--port", int), ("--upstream-port", int), ("--folder", Path)):
@@ -335,12 +339,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         write_index(Workspace(ROOT, Path(name)))
         with processes(Path(name)) as (upstream, proxy, process):
-            rows = asyncio.run(overhead(upstream, proxy, process))
+            rows = asyncio.run(overhead(upstream, proxy, process, options.requests))
             start = time.monotonic()
             counts = asyncio.run(crowd(proxy))
             crowd_s = time.monotonic() - start
             samples, num = asyncio.run(growth(proxy, process, options.minutes)) if options.minutes else ([], 0)
-        text = report(rows, counts, crowd_s, samples, num)
+        text = report(rows, options.requests, counts, crowd_s, samples, num)
     write_text(options.out, text)
     print(text)
     return None

@@ -12,14 +12,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
-from stages.serving.proxy import schema
+from stages.serving.proxy import delivery, schema
 from stages.serving.proxy.completions import Completions
+from stages.serving.proxy.delivery import Answering
 from stages.serving.proxy.doorkeeper import Doorkeeper
 from stages.serving.proxy.embeddings import embed
 from stages.serving.proxy.errors import ApiError
 from stages.serving.proxy.service import Service
+from stages.serving.proxy.stats import Stats
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -38,9 +40,17 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 
 class EventStream(StreamingResponse):
-    """Ends its generator when it ends itself, whatever the reason."""
+    """Ends its generator when it ends itself, whatever the reason, and then lets go of what the answer held."""
 
     media_type = "text/event-stream"
+
+    def __init__(self, answering: Answering, stats: Stats) -> None:
+        super().__init__(delivery.events(answering, stats), headers={"Cache-Control": "no-store"})
+        self._resources = answering.resources
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._resources:
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         async with aclosing(self.body_iterator):  # type: ignore[type-var]  # a generator
@@ -85,8 +95,8 @@ def _add_chat(app: FastAPI, service: Service) -> None:
         """An answer with documents of the model's domain, whole or as a stream."""
         answering = await completions.begin(request)
         if request.stream:
-            return EventStream(completions.events(answering), headers={"Cache-Control": "no-store"})
-        return JSONResponse(await completions.whole(answering))
+            return EventStream(answering, service.stats)
+        return JSONResponse(await delivery.whole(answering, service.stats))
 
     @app.get("/v1/models", tags=["chat"])
     async def list_models() -> schema.ModelList:
@@ -172,9 +182,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _validation_error(error: RequestValidationError) -> ApiError:
     """The first thing that does not fit, by its place; without the value, which may be anything."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"][1:]]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:]).lstrip(".")
     if first["type"] == "json_invalid":
         return ApiError(400, "invalid_json", "the request is no JSON that can be read")
     unknown = first["type"] == "extra_forbidden"
     message = "unknown parameter" if unknown else str(first["msg"])
-    return ApiError(400, "unknown_parameter" if unknown else first["type"], message, ".".join(place)[:200] or None)
+    return ApiError(400, "unknown_parameter" if unknown else first["type"], message, place[:200] or None)

@@ -55,12 +55,11 @@ def serve_command(sections: Sections) -> Callable[..., None]:
 
 
 def _run(settings: Mapping[str, Any], sections: Sections) -> None:
-    import asyncio
     import logging
 
     from stages.core.config import parse_section
     from stages.core.workspace import Workspace
-    from stages.serving.proxy.server import run
+    from stages.serving.proxy.server import serve
     from stages.serving.proxy.service import Service
     from stages.serving.proxy.settings import Config
 
@@ -70,4 +69,4 @@ def _run(settings: Mapping[str, Any], sections: Sections) -> None:
     service: Service = Service(
         config, lambda name: sections(name)["chat"], lambda: sections("")["predict"], Workspace()
     )
-    asyncio.run(run(service))
+    serve(service)

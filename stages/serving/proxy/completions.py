@@ -1,23 +1,14 @@
-"""A chat from request to answer: documents, prompt, upstream, and the answer whole or as a stream.
+"""A chat up to the upstream's first word: what was asked for, documents, prompt.
 
-    data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}], "sources": [...], "rag": {...}}
-    data: {"choices": [{"index": 0, "delta": {"content": "Lona"}}]}
-    data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-    data: [DONE]
-
-Nothing is sent before the upstream has begun to write, so that its failure has an HTTP status; a later one is
-an event `{"error": {...}}`, after which the stream ends without [DONE].
+Nothing is sent before the upstream has begun to write, so that its failure has an HTTP status.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
 from typing import Any
 
 from stages.prompts.renderer import Renderer
@@ -25,32 +16,15 @@ from stages.retrieval.documents import Document
 from stages.serving.finding import Wanted
 from stages.serving.proxy.catalogue import Catalogue, Entry
 from stages.serving.proxy.conversation import Conversation, read_conversation
+from stages.serving.proxy.delivery import Answering
 from stages.serving.proxy.domains import ServedDomain
 from stages.serving.proxy.errors import ApiError, invalid
-from stages.serving.proxy.event_stream import END, event
 from stages.serving.proxy.limits import Gate
 from stages.serving.proxy.rag import Prompt, fit, source_row
 from stages.serving.proxy.schema import ChatRequest, RagOptions, RetrieveRequest
 from stages.serving.proxy.settings import Config
 from stages.serving.proxy.stats import Recent, Stats
 from stages.serving.proxy.upstream import Job, Piece, Sampling
-
-LOG = logging.getLogger("groundtune.serve")
-
-
-@dataclass
-class Answering:
-    """A chat that is being answered. `resources` hold its place, its domain and its upstream's stream."""
-
-    request: ChatRequest
-    entry: Entry
-    prompt: Prompt
-    report: dict[str, Any]
-    recent: Recent
-    resources: AsyncExitStack
-    first: Piece
-    pieces: AsyncGenerator[Piece, None]
-    started_s: float
 
 
 class Completions:
@@ -64,12 +38,12 @@ class Completions:
         started_s = time.monotonic()
         self._check_limits(request)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.gate.place())
             entry = await self.catalogue.entry(request.model)
             await stack.enter_async_context(entry.domain.used())
             conversation = read_conversation(request.messages, entry.upstream.takes_images)
             conversation, num_ignored = self._without_system(conversation, entry, request.rag)
             sampling = self._sampling(request, entry)
+            await stack.enter_async_context(self.gate.place())
             renderer = await entry.upstream.renderer(entry.upstream_model) or entry.renderer
             assert renderer is not None  # of a server's models the catalogue knows it
             prompt = await self._prompt(entry, renderer, conversation, request.rag, sampling.max_new_tokens)
@@ -79,56 +53,15 @@ class Completions:
             first = await self._first(pieces, recent)
             self.stats.first_token_s.append(time.monotonic() - started_s)
             report = _report(entry, renderer, prompt, num_ignored)
-            return Answering(request, entry, prompt, report, recent, stack.pop_all(), first, pieces, started_s)
+            return Answering(request, prompt, report, recent, stack.pop_all(), first, pieces, started_s)
         raise AssertionError  # the stack swallows nothing
-
-    async def whole(self, answering: Answering) -> dict[str, Any]:
-        """A ChatCompletion. Raises ApiError where the upstream fails later."""
-        num = answering.request.n or 1
-        texts, reasons = [""] * num, [""] * num
-        usage: dict[str, int] | None = None
-        async with answering.resources:
-            try:
-                async for piece in _all_pieces(answering):
-                    texts[piece.index] += piece.text
-                    reasons[piece.index] = piece.finish_reason or reasons[piece.index]
-                    usage = _usage(usage, piece)
-            except ApiError as error:
-                self._done(answering, usage, error.status)
-                raise
-            self._done(answering, usage, 200)
-        choices = [
-            {"index": n, "message": {"role": "assistant", "content": texts[n]}, "finish_reason": reasons[n] or "stop"}
-            for n in range(num)
-        ]
-        return {**_head(answering, "chat.completion"), "choices": choices, "usage": usage, **_documents(answering)}
-
-    async def events(self, answering: Answering) -> AsyncGenerator[bytes, None]:
-        """The stream's bytes."""
-        head, usage = _head(answering, "chat.completion.chunk"), None
-        async with answering.resources:
-            yield event({**head, "choices": _opening(answering.request.n or 1), **_documents(answering)})
-            try:
-                async for piece in _all_pieces(answering):
-                    usage = _usage(usage, piece)
-                    if piece.text or piece.finish_reason:
-                        yield event({**head, "choices": [_delta(piece)]})
-            except ApiError as error:
-                self.stats.num_stream_errors += 1
-                self._done(answering, usage, error.status)
-                yield event(error.body())
-                return
-            self._done(answering, usage, 200)
-            options = answering.request.stream_options
-            if usage and options and options.include_usage:
-                yield event({**head, "choices": [], "usage": usage})
-            yield END
 
     async def retrieve(self, request: RetrieveRequest) -> dict[str, Any]:
         """Documents alone."""
         options = request.model_dump(exclude={"query", "domain"})
         domain = self.catalogue.domain(request.domain)
-        async with self.gate.place(), domain.used():
+        domain.check_index()
+        async with domain.used(), self.gate.place():
             found = await self._find(domain, request.query, RagOptions(**options))
         return {"domain": domain.name, "documents": [source_row(document) for document in found]}
 
@@ -219,53 +152,6 @@ class Completions:
         except ApiError as error:
             recent.status = error.status
             raise
-
-    def _done(self, answering: Answering, usage: dict[str, int] | None, status: int) -> None:
-        counts = usage or {}
-        prompt_tokens = counts.get("prompt_tokens", len(answering.prompt.prompt_ids))
-        self.stats.wrote(prompt_tokens, counts.get("completion_tokens", 0))
-        recent = answering.recent
-        recent.status, recent.elapsed_s = status, time.monotonic() - answering.started_s
-        recent.num_completion_tokens = counts.get("completion_tokens", 0)
-
-
-async def _all_pieces(answering: Answering) -> AsyncIterator[Piece]:
-    yield answering.first
-    async for piece in answering.pieces:
-        yield piece
-
-
-def _usage(known: dict[str, int] | None, piece: Piece) -> dict[str, int] | None:
-    """Token counts so far; of several choices they add up, the prompt counts once."""
-    if piece.num_completion_tokens is None or piece.num_prompt_tokens is None:
-        return known
-    completion = piece.num_completion_tokens + (known["completion_tokens"] if known else 0)
-    return {
-        "prompt_tokens": piece.num_prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": piece.num_prompt_tokens + completion,
-    }
-
-
-def _head(answering: Answering, kind: str) -> dict[str, Any]:
-    identifier = f"chatcmpl-{secrets.token_hex(12)}"
-    return {"id": identifier, "object": kind, "created": int(time.time()), "model": answering.request.model}
-
-
-def _opening(num: int) -> list[dict[str, Any]]:
-    return [
-        {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None} for index in range(num)
-    ]
-
-
-def _delta(piece: Piece) -> dict[str, Any]:
-    delta = {"content": piece.text} if piece.text else {}
-    return {"index": piece.index, "delta": delta, "finish_reason": piece.finish_reason}
-
-
-def _documents(answering: Answering) -> dict[str, Any]:
-    sources = [source_row(document) for document in answering.prompt.documents]
-    return {"rag": answering.report, **({"sources": sources} if answering.request.rag.sources else {})}
 
 
 def _report(entry: Entry, renderer: Renderer, prompt: Prompt, num_ignored: int) -> dict[str, Any]:

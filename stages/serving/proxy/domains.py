@@ -14,6 +14,7 @@ from stages.generation.loading import ADAPTER_NOTE, base_folder, check_adapter, 
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
 from stages.serving.finding import DocumentFinder
+from stages.serving.proxy.errors import ApiError
 from stages.serving.proxy.rag import Retriever
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -45,6 +46,11 @@ class ServedDomain:
         self.retriever.finder.load()
         self.retriever.finder.encoder.encode_queries(["the first one takes longer"])
         self._has_index = True
+
+    def check_index(self) -> None:
+        """Raises ApiError (404) where no model of this domain looks documents up, so that none was loaded."""
+        if not self._has_index:
+            raise ApiError(404, "no_index", "this domain is served without documents", "domain")
 
     @property
     def num_chunks(self) -> int:

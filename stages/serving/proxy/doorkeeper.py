@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from stages.serving.proxy.auth import Keys, Visitors
-from stages.serving.proxy.errors import ApiError
+from stages.serving.proxy.errors import CLIENT_GONE, ApiError
 from stages.serving.proxy.limits import read_body
 from stages.serving.proxy.settings import Limits
 from stages.serving.proxy.stats import Stats
@@ -26,7 +26,6 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 LOG = logging.getLogger("groundtune.serve")
 OPEN_PATHS = ("/health", "/docs", "/openapi.json")  # without a key
 STATIC = "/docs/"
-CLIENT_GONE = 499  # in the counts only; nobody reads it
 
 
 class Doorkeeper:

@@ -22,10 +22,11 @@ async def embed(request: EmbeddingRequest, catalogue: Catalogue, gate: Gate, lim
     for number, text in enumerate(texts):
         checked_text(text, f"input[{number}]")
     domain = _domain_of(request.model, catalogue)
+    domain.check_index()
     dimension = domain.config.embedder.dimension
     if request.dimensions not in (None, dimension):
         raise invalid(f"this embedder has {dimension} dimensions", "dimensions")
-    async with gate.place(), domain.used():
+    async with domain.used(), gate.place():
         vectors, num_tokens = await domain.retriever.embed(texts, request.input_type)
     rows = [
         {"object": "embedding", "index": n, "embedding": _encoded(vector, request.encoding_format)}

@@ -27,6 +27,7 @@ TYPES = {
     504: "upstream_error",
 }
 RETRY_AFTER_S = 1
+CLIENT_GONE = 499  # in counts only; nobody reads it
 
 
 class ApiError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import typer
@@ -13,8 +14,15 @@ BACKLOG = 2048  # connections that wait to be accepted
 SHUTDOWN_S = 10  # for answers that are being written
 
 
-async def run(service: Service) -> None:
+def serve(service: Service) -> None:
     """Serves until it is interrupted. Raises ConfigError where the address is taken, DataError as Service.start."""
+    from uvicorn.loops.auto import auto_loop_factory
+
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop, where there is one
+        runner.run(_serve(service))
+
+
+async def _serve(service: Service) -> None:
     import uvicorn
 
     from stages.serving.proxy.app import build_app

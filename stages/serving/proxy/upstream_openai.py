@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import httpx
 
 FINISH_REASONS = ("stop", "length", "content_filter")
+KEEP_S = 4.0  # of an idle connection: servers close theirs after 5
+GRACE_S = 0.1
 DRAIN_S = 0.2  # after [DONE], for the connection to be used again
 MAX_RETRY_AFTER_S = 3600
 MAX_ERROR_BYTES = 65_536
@@ -47,7 +49,7 @@ class OpenAIUpstream:
             base_url=settings.base_url.rstrip("/") + "/",
             headers=headers,
             timeout=httpx.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4.0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_S),
             trust_env=False,
         )
 
@@ -63,7 +65,8 @@ class OpenAIUpstream:
 
         deadline = asyncio.get_running_loop().time() + self.settings.total_timeout_s
         try:
-            async with self.client.stream("POST", "chat/completions", json=self._body(job)) as response:
+            request = self.client.build_request("POST", "chat/completions", json=self._body(job))
+            async with aclosing(await self._send(request)) as response:
                 await _check(response)
                 chunks = _until(response.aiter_raw(), deadline)
                 async with aclosing(chunks), aclosing(_pieces(chunks, job.sampling.num_choices)) as pieces:
@@ -71,6 +74,20 @@ class OpenAIUpstream:
                         yield piece
         except (httpx.TransportError, TimeoutError) as error:
             raise _transport_error(error) from error
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """The response up to its body. Who is cancelled waits for up to GRACE_S: httpcore 1.0 loses a connection, open,
+        whose request is cancelled between being connected and being sent."""
+        sending = asyncio.ensure_future(self.client.send(request, stream=True))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await asyncio.wait([sending], timeout=GRACE_S)
+            sending.cancel()
+            await asyncio.wait([sending])
+            if not sending.cancelled() and sending.exception() is None:
+                await sending.result().aclose()
+            raise
 
     def _body(self, job: Job) -> dict[str, Any]:
         sampling = job.sampling

@@ -26,7 +26,7 @@ DEFAULTS = yaml.safe_load((ROOT / "conf" / "serve" / "default.yaml").read_text(e
 SECRET = "sk-upstream-secret-that-nobody-may-see"
 INNARDS = f"Traceback: /opt/vllm/engine.py line 7, key {SECRET}"
 WORDS = ["Lona", " Tir", " built", " it", "."]
-WAIT_S = 5.0  # until something that has to happen has happened
+WAIT_S = 60.0  # until something that has to happen has happened
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ async def proxy_running(make: Callable[..., Service], **changes: Any) -> AsyncIt
         proxy = Proxy(service, client, upstream, url)
         yield proxy
         await until(lambda: service.gate.num_active == 0 and service.gate.num_waiting == 0)
-        assert all(connection.is_idle() for connection in proxy.pooled)
+        assert all(connection.is_idle() for connection in proxy.pooled), [c.info() for c in proxy.pooled]
         await until(lambda: upstream.num_open == 0)
     assert proxy.pooled == []
     await upstream.stop()

@@ -94,6 +94,17 @@ async def test_without_a_list_everything_that_is_there_is_served(
     assert "not served: tuned" in caplog.text
 
 
+async def test_a_domain_that_is_served_without_documents(run_proxy: Any, request_of: Any) -> None:
+    """Nothing of an index is read, and who asks for one is told."""
+    models = {"plain": {"upstream": "server", "documents": False}}
+    async with run_proxy(models=models) as proxy:
+        answer = await proxy.ask(model="plain")
+        refused = await proxy.client.post("/v1/retrieve", json={"query": "x"})
+        assert (await proxy.client.get("/stats")).json()["chunks"] == {"world": 0}
+    assert answer.json()["sources"] == []
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "no_index")
+
+
 async def test_a_version_that_nobody_registered(run_proxy: Any) -> None:
     async with run_proxy() as proxy:
         for name in ("world@v1.0.0", "tuned@latest", "@", "x@y@z"):

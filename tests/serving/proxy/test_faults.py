@@ -171,3 +171,19 @@ async def test_who_waits_too_long_is_refused(run_proxy: Any, wait_until: Any) ->
         assert (await proxy.ask()).json()["error"]["code"] == "queue_timeout"
         proxy.upstream.words_may_go.set()
         assert (await first).status_code == 200
+
+
+async def test_clients_that_leave_at_any_moment_leave_nothing(run_proxy: Any, request_of: Any, wait_until: Any) -> None:
+    """run_proxy looks for places, tasks and connections that were not given back."""
+    async with run_proxy() as proxy:
+        port = int(proxy.url.rsplit(":", 1)[1])
+        for number in range(60):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            body = json.dumps(request_of(stream=number % 2 == 0)).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            await asyncio.sleep(number * 0.001)
+            writer.transport.abort()
+        await wait_until(lambda: sum(proxy.service.stats.requests.values()) == 60)
+        await wait_until(lambda: not any(domain._num_users for domain in proxy.service.catalogue.domains.values()))
+        assert (await proxy.ask()).status_code == 200

@@ -16,6 +16,7 @@ from stages.prompts.renderer import Renderer
 
 DOCUMENTS = ["Bako is a mill.", "Its founder was Lona Tir."]
 QUESTION = "Who founded Bako?"
+FACT = "Its founder was Vomtu."
 NUM_ATTACKS = len((Path(__file__).parent / "poisons.jsonl").read_text(encoding="utf-8").splitlines())
 
 
@@ -39,21 +40,30 @@ def renderer(workspace: Any, config: Any) -> Renderer:
 def test_no_attack_breaks_out(suite: Any, renderer: Renderer) -> None:
     attacks = suite.read_attacks(renderer.tokenizer)
     assert len(attacks) == NUM_ATTACKS
-    assert not [attack.name for attack in attacks if suite.breaks_out(renderer, QUESTION, DOCUMENTS, attack)]
+    assert not [
+        attack.name
+        for attack in attacks
+        if suite.breaks_out(renderer, QUESTION, DOCUMENTS, suite.poison(DOCUMENTS, attack, "Vomtu", FACT))
+    ]
 
 
 def test_without_escaping_they_do(suite: Any, renderer: Renderer, config: Any) -> None:
     unescaped = suite.Unescaped(config.prompt, renderer.tokenizer)
     attacks = suite.read_attacks(renderer.tokenizer)
-    broken = {attack.name for attack in attacks if suite.breaks_out(unescaped, QUESTION, DOCUMENTS, attack)}
+    broken = {
+        attack.name
+        for attack in attacks
+        if suite.breaks_out(unescaped, QUESTION, DOCUMENTS, suite.poison(DOCUMENTS, attack, "Vomtu", FACT))
+    }
     kinds = {attack.kind for attack in attacks if attack.name in broken}
     assert kinds == {"delimiter", "special token"}
     assert {"closes its document", "closes with spaces", "end of turn", "every special token"} <= broken
 
 
 @pytest.mark.anyio
-async def test_through_the_proxy(run_proxy: Any, suite: Any, renderer: Renderer) -> None:
+async def test_through_the_proxy(run_proxy: Any, suite: Any, renderer: Renderer, config: Any) -> None:
     """As a question, in an earlier turn, and as the client's own system message."""
+    config.model.max_context_tokens = 8192  # its tokens are bytes
     special = set(renderer.tokenizer.all_special_ids)
 
     def num_special(messages: Any) -> int:

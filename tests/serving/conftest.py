@@ -92,9 +92,9 @@ def workspace(built_models: Path, tmp_path: Path) -> Workspace:
 def config() -> Config:
     return Config(
         domain="world",
-        model=MODEL,
+        model=replace(MODEL),
         embedder=Embedder(name="numbers", package="none", dimension=8, max_tokens=8),
-        prompt=replace(PROMPT),  # a test changes it
+        prompt=replace(PROMPT),  # tests change them
         retrieval=Retrieval(store="faiss"),
         kinds=["qa", "book"],
         top_k=2,

@@ -51,11 +51,10 @@ class Line:
 
     def cut(self) -> None:
         self.broken.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
         for end in [self._listener, *self._open]:
-            with suppress(OSError):
-                end.close()
+            with suppress(OSError):  # shut down first: one that a thread reads from would stay open for its peer
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
     def _accept(self) -> None:
         while not self.broken.is_set():
@@ -65,6 +64,8 @@ class Line:
             except OSError:
                 return
             self._open += [client, server]
+            if self.broken.is_set():  # meanwhile
+                return self.cut()
             threading.Thread(target=self._pass_on, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pass_on, args=(server, client, False), daemon=True).start()
 

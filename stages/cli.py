@@ -6,6 +6,7 @@ Modules imported here stay light, so that --help is there at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +36,7 @@ from stages.serving.vllm_command import vllm_command
 
 
 class Commands(TyperGroup):
-    """Turns our errors into one message and exit code 1."""
+    """Turns our errors into one message and exit code 1; lists the commands in the order of COMMANDS."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -43,6 +44,9 @@ class Commands(TyperGroup):
         except GroundtuneError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for members in COMMANDS.values() for name in members]
 
 
 app = typer.Typer(
@@ -60,25 +64,6 @@ def main() -> None:
     quiet_environment()
 
 
-for command in (new, convert, commands.chat, commands.ask, headline.report):
-    app.command()(command)
-app.add_typer(knowledge_app(lambda domain: _params("domain", domain), Workspace()), name="kb")
-app.add_typer(sft_app(lambda domain: _params("domain", domain), Workspace()), name="sft")
-app.command("adopt")(adopt_command(lambda overrides: _compose(overrides)))
-app.command("compare")(compare_command(lambda domain: _params("domain", domain), Workspace()))
-app.command("bench")(bench_command(lambda domain: _params("domain", domain), Workspace()))
-app.command("release")(release_command(lambda: str(_params("domain", "")["domain"]["name"]), Workspace()))
-app.command("explain")(explain_command(Workspace()))
-app.command("verify")(verify_command(Workspace()))
-app.command("gc")(gc_command(Workspace()))
-app.command("review")(review_command(lambda: _params("domain", "")["review"], Workspace()))
-app.command("predict")(predict_command(lambda task: _params("regression", task)["predict"]))
-app.command("monitor")(monitor_command(lambda: _params("domain", "")["serve"]))
-app.command("vllm")(vllm_command(Workspace()))
-app.command("serve")(serve_command(lambda domain: _params("domain", domain)))
-
-
-@app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False) -> None:
     """Say what this machine can do, and whether the configured pipeline can run on it."""
     print_diagnosis(_params_difference, as_json)
@@ -112,6 +97,49 @@ def _params(group: str, choice: str) -> dict[str, Any]:
     others = [item for item in overrides if not item.startswith((f"{group}=", f"{group}."))]
     composed = OmegaConf.to_container(compose([*others, f"{group}={choice}"]))
     return dict(composed)  # type: ignore[arg-type]  # a mapping, as configurations are
+
+
+def _of_domain(domain: str) -> dict[str, Any]:
+    return _params("domain", domain)
+
+
+def _section(name: str) -> dict[str, Any]:
+    return dict(_of_domain("")[name])
+
+
+HERE = Workspace()
+COMMANDS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
+    "Begin": {"new": new, "convert": convert, "doctor": doctor},
+    "Material": {"kb": knowledge_app(_of_domain, HERE), "sft": sft_app(_of_domain, HERE)},
+    "Ask": {
+        "chat": commands.chat,
+        "ask": commands.ask,
+        "predict": predict_command(lambda task: _params("regression", task)["predict"]),
+        "compare": compare_command(_of_domain, HERE),
+    },
+    "Experiments and reviews": {
+        "report": headline.report,
+        "adopt": adopt_command(_compose),
+        "review": review_command(lambda: _section("review"), HERE),
+        "explain": explain_command(HERE),
+        "verify": verify_command(HERE),
+        "gc": gc_command(HERE),
+    },
+    "Serve": {
+        "release": release_command(lambda: str(_section("domain")["name"]), HERE),
+        "serve": serve_command(_of_domain),
+        "vllm": vllm_command(HERE),
+        "monitor": monitor_command(lambda: _section("serve")),
+        "bench": bench_command(_of_domain, HERE),
+    },
+}
+
+for panel, members in COMMANDS.items():
+    for name, member in members.items():
+        if isinstance(member, typer.Typer):
+            app.add_typer(member, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(member)
 
 
 if __name__ == "__main__":

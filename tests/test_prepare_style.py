@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_models import save_word_tokenizer
 
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, DataError
@@ -21,18 +22,6 @@ from stages.style.examples import StyleExample, read_examples
 SETTINGS = yaml.safe_load((ROOT / "conf/prepare_style/default.yaml").read_text(encoding="utf-8"))
 PROMPT = yaml.safe_load((ROOT / "conf/prompt/persona_en.yaml").read_text(encoding="utf-8"))
 DATA, REPORT = "data/demo/style/verne", "reports/demo/prepare_style/verne"
-
-
-def save_word_tokenizer(root: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    folder = root / "models/base/words"
-    folder.mkdir(parents=True)
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    manifest = {"name": "words", "kind": "build", "path": ".", "revision": "", "files": sha256_files(folder)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture

@@ -69,3 +69,15 @@ def write_base_manifest(folder: Path) -> None:
     """As the stage base_model leaves a model that it built."""
     manifest = {"name": folder.name, "kind": "build", "path": ".", "revision": "", "files": sha256_files(folder)}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def save_word_tokenizer(root: Path) -> None:
+    """models/base/words: one token a word, for stages that only count tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = root / "models/base/words"
+    folder.mkdir(parents=True)
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_base_manifest(folder)

@@ -92,6 +92,12 @@ class Answer:
         }
 
 
+def finder_of(config: Config, workspace: Workspace, kind: type[DocumentFinder] = DocumentFinder) -> DocumentFinder:
+    """What finds documents as the configuration says; nothing is read yet."""
+    of_index = (config.domain, config.embedder, config.retrieval, config.kinds)
+    return kind(workspace, *of_index, config.top_k, config.max_distance, config.num_siblings)
+
+
 class Answerer:
     """Puts search, prompt and model together. `finder` and `models` may be given, for tests and for sharing."""
 
@@ -104,16 +110,7 @@ class Answerer:
     ) -> None:
         self.config = config
         self.models = models or Models(workspace, config.model, config.prompt, config.domain, config.styles)
-        self.finder = finder or DocumentFinder(
-            workspace,
-            config.domain,
-            config.embedder,
-            config.retrieval,
-            config.kinds,
-            config.top_k,
-            config.max_distance,
-            config.num_siblings,
-        )
+        self.finder = finder or finder_of(config, workspace)
 
     @property
     def choices(self) -> tuple[str, ...]:

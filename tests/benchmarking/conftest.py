@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_models import PROMPT
 
 from stages.benchmarking.settings import Coherence, Config, Context, Endpoint, Questions, Throughput, Writing
-from stages.core.schema import Embedder, Model, Prompt, Retrieval
+from stages.core.schema import Embedder, Model, Retrieval
 from stages.core.workspace import ROOT, Workspace
 from stages.serving.answering import Config as Chat
 
@@ -159,19 +160,11 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def config(server: ScriptedServer) -> Config:
     """Two rounds of everything against the scripted server."""
-    prompt = Prompt(
-        name="test",
-        with_documents="Answer from these.\n{documents}",
-        without_documents="Answer.",
-        documents="<documents>\n{documents}\n</documents>",
-        document="<document {number}>\n{text}\n</document>",
-        abstain="Unknown.",
-    )
     chat = Chat(
         domain="world",
         model=Model(name="tiny", kind="build", max_context_tokens=400),
         embedder=Embedder(name="numbers", package="none", dimension=8, max_tokens=8),
-        prompt=prompt,
+        prompt=replace(PROMPT),
         retrieval=Retrieval(store="faiss"),
         kinds=["qa", "book"],
         top_k=2,

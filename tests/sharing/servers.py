@@ -62,7 +62,7 @@ class Line:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                return
+                return None
             self._open += [client, server]
             if self.broken.is_set():  # meanwhile
                 return self.cut()

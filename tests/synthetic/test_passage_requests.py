@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_models import save_word_tokenizer
 
 from stages.core.config import parse_section
 from stages.core.errors import DataError
-from stages.core.fingerprint import sha256_files
 from stages.core.schema import Model, Prompt
 from stages.core.workspace import ROOT, Workspace
 from stages.prepare_style import Config as StyleConfig
@@ -93,22 +93,10 @@ def test_a_server_that_stays_down_is_an_error_that_keeps_what_was_answered(
         write_instructions(asking, WORDING, "English", ["It was one.", "It was two."], workspace)
 
 
-def save_words(root: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    folder = root / "models/base/words"
-    folder.mkdir(parents=True)
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    manifest = {"name": "words", "kind": "build", "path": ".", "revision": "", "files": sha256_files(folder)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
 def test_the_stage_takes_the_models_instructions_and_the_rule_where_they_cannot_be_used(
     server: Any, workspace: Workspace, tmp_path: Path
 ) -> None:
-    save_words(tmp_path)
+    save_word_tokenizer(tmp_path)
     names = [f"captain{n}" for n in range(12)]
     for name in names:
         text = " ".join(["It", "was", name, "who", "came.", *(f"{name}w{n}" for n in range(60))])

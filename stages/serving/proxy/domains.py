@@ -13,6 +13,7 @@ from stages.core.workspace import Workspace
 from stages.generation.loading import ADAPTER_NOTE, base_folder, check_adapter, load_tokenizer, resolve_base
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
+from stages.serving.answering import finder_of
 from stages.serving.finding import DocumentFinder
 from stages.serving.proxy.errors import ApiError
 from stages.serving.proxy.rag import Retriever
@@ -25,18 +26,7 @@ class ServedDomain:
 
     def __init__(self, config: ChatConfig, workspace: Workspace, finder: type[DocumentFinder]) -> None:
         self.config, self.workspace, self.name = config, workspace, config.domain
-        self.retriever = Retriever(
-            finder(
-                workspace,
-                config.domain,
-                config.embedder,
-                config.retrieval,
-                config.kinds,
-                config.top_k,
-                config.max_distance,
-                config.num_siblings,
-            )
-        )
+        self.retriever = Retriever(finder_of(config, workspace, finder))
         self._renderers: dict[Path, Renderer] = {}
         self._has_index = self._retired = False
         self._num_users = 0

@@ -62,10 +62,11 @@ class Line:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                return None
+                return
             self._open += [client, server]
             if self.broken.is_set():  # meanwhile
-                return self.cut()
+                self.cut()
+                return
             threading.Thread(target=self._pass_on, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pass_on, args=(server, client, False), daemon=True).start()
 

@@ -40,7 +40,8 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_text(name, sys.modules[run.__module__].__doc__ or ""))
             return
-        end_in_one_line(name)
+        if not _is_sweep():  # which writes its report first
+            end_in_one_line(name)
         die_with_parent()
         keep_read_only_files()
         variant = sys.argv.pop(1).removeprefix("@") if sys.argv[1:] and sys.argv[1].startswith("@") else ""
@@ -161,10 +162,14 @@ class Trial:
             raise SystemExit(f"{self.stage}: error: {error}") from error
 
 
+def _is_sweep() -> bool:
+    return bool({"-m", "--multirun"} & set(sys.argv))
+
+
 def _run_trial(name: str, variant: str) -> None:
     import hydra
 
-    if {"-m", "--multirun"} & set(sys.argv):
+    if _is_sweep():
         importlib.import_module("stages.sweeps.side_by_side").register()
     trial = Trial(name, variant)
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(trial)()

@@ -113,7 +113,7 @@ def test_nobody_listens(config: Config, workspace: Workspace, names: list[str]) 
 
 
 @pytest.mark.parametrize(
-    ("status", "advice"), [("401", "see the key in FAKE_KEY"), ("404", "base_url, model"), ("402", "402")]
+    ("status", "advice"), [("401", "see the key in FAKE_KEY"), ("404", "base_url and model"), ("402", "402")]
 )
 def test_what_no_retry_can_mend_ends_the_run_at_once(
     server: Any,

@@ -54,11 +54,26 @@ def parse_lock(text: str, where: str) -> dict[str, LockedStage]:
     """The stages of a dvc.lock by name. Raises DataError naming `where` for a file that is none."""
     import yaml
 
-    try:  # the C loader: a lock of this pipeline takes a second without it
-        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506
+    try:
+        content = load_yaml(text) or {}
         return {name: _stage(name, entry) for name, entry in (content.get("stages") or {}).items()}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{where}: not a lock file of DVC ({type(error).__name__}: {error})") from error
+
+
+def load_yaml(text: str | bytes) -> Any:
+    """YAML as DVC writes it: 1e-05 is a number (as in YAML 1.2; PyYAML reads 1.1, where it is a text).
+
+    Raises yaml.YAMLError.
+    """
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C: a second less a lock
+        pass
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return yaml.load(text, Loader=Loader)  # noqa: S506  # a safe one
 
 
 def entry_text(text: str, name: str) -> str:

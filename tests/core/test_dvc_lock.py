@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.core.dvc_lock import LockedFile, ancestry, entry_text, parse_lock, producer, read_lock, upstream
+from stages.core.dvc_lock import LockedFile, ancestry, entry_text, load_yaml, parse_lock, producer, read_lock, upstream
 from stages.core.errors import DataError
 from stages.core.fingerprint import known_hashes, sha256_file
 from stages.core.git import commits_of, file_at, git, uncommitted
@@ -122,3 +122,8 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch:
     (tmp_path / ".cache/verified/files.json").write_text("{")
     with known_hashes(workspace) as hashes:
         assert hashes.known == {}
+
+
+def test_small_numbers_are_numbers() -> None:
+    text = "{a: 1e-05, b: -2E+3, c: 1.5e-7, d: 1e, e: 12, f: 2026e}"
+    assert load_yaml(text) == {"a": 1e-5, "b": -2e3, "c": 1.5e-7, "d": "1e", "e": 12, "f": "2026e"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from stages.core.dvc_lock import load_yaml
 from stages.core.errors import DataError
 from stages.serving.review.revisions import Revisions
 
@@ -24,8 +25,7 @@ def parse(data: bytes | None, name: str) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        found = json.loads(data) if ".json" in name else yaml.load(data, Loader=loader)  # noqa: S506  # safe loaders
+        found = json.loads(data) if ".json" in name else load_yaml(data)
     except (ValueError, yaml.YAMLError) as error:
         raise DataError(f"{name}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):

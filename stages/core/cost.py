@@ -122,10 +122,11 @@ def _device() -> tuple[int | None, str]:
         num_devices = torch.cuda.device_count()
         peak = max(int(torch.cuda.max_memory_allocated(number)) for number in range(num_devices))
         return peak, f"gpu: {num_devices} x {torch.cuda.get_device_name(0)}"
-    return None, f"cpu: {_cpu_name()}"
+    return None, f"cpu: {cpu_name()}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as Linux calls it; else what Python knows of it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

@@ -12,7 +12,6 @@ import argparse
 import csv
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "benchmarks")]
 
-from pipeline import hardware, run  # noqa: E402
+from pipeline import commit, hardware, run  # noqa: E402
 
 from stages.evaluation.markdown import table  # noqa: E402
 
@@ -55,16 +54,13 @@ def main() -> None:
         for one, two in zip(curves[1][0], curves[2][0], strict=True)
         for key in ("train_loss", "eval_loss")
     )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     rows = [[str(n), f"{medians[n]:,.0f}", f"{min(values):,.0f} to {max(values):,.0f}"] for n, values in speeds.items()]
     text = "\n".join(
         [
             "# One process and two",
             "",
             f"`python tests/benchmarks/ddp.py --repeats {options.repeats} --epochs {options.epochs}` at commit "
-            f"{commit.stdout.strip()}, {hardware()}. train_rag_lora of the demo, 16 rows a step, bf16, one thread each, gloo.",
+            f"{commit()}, {hardware()}. train_rag_lora of the demo, 16 rows a step, bf16, one thread each, gloo.",
             "",
             table(["processes", "non-pad tokens a second (median)", "over epochs and repeats"], rows),
             "",

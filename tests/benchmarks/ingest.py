@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import yaml
-from pipeline import ROOT, Run, hardware, run
+from pipeline import ROOT, Run, commit, hardware, run
 
 BASE = ROOT / "models/base/tiny"
 NUM_PAGES, NUM_FILES, NUM_FEW = 500, 10_000, 1_000
@@ -129,14 +128,11 @@ def measure(work: Path) -> list[tuple[str, str, str]]:
 
 def report(rows: list[tuple[str, str, str]], load: float) -> str:
     """The rows as Markdown. load: of the machine before the first measurement."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     return "\n".join(
         [
             "# What ingest costs",
             "",
-            f"`python tests/benchmarks/ingest.py` at commit {commit.stdout.strip()}, {hardware()}.",
+            f"`python tests/benchmarks/ingest.py` at commit {commit()}, {hardware()}.",
             f"Load of the machine before: {load:.1f}.",
             "",
             "| | measured | aim |",

@@ -10,7 +10,6 @@ has left a fault.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,14 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "interruption"), str(ROOT / "tests" / "benchmarks")]
 
 from kills import Outcome, build_clone, kill_and_run_again, plan_kills  # noqa: E402
-from pipeline import hardware  # noqa: E402
+from pipeline import commit, hardware  # noqa: E402
 
 from stages.evaluation.markdown import inline, table  # noqa: E402
 
 TARGET = ROOT / "reports" / "bench" / "interruption.md"
 
 
-def report(outcomes: Sequence[Outcome], num_kills: int, seed: int, commit: str) -> str:
+def report(outcomes: Sequence[Outcome], num_kills: int, seed: int, revision: str) -> str:
     """The outcomes as Markdown."""
     num_whole = sum(not outcome.faults for outcome in outcomes)
     rows = []
@@ -44,7 +43,7 @@ def report(outcomes: Sequence[Outcome], num_kills: int, seed: int, commit: str) 
         [
             "# Killed and run again",
             "",
-            f"`python tests/benchmarks/interruption.py --kills {num_kills} --seed {seed}` at commit {commit}, {hardware()}.",
+            f"`python tests/benchmarks/interruption.py --kills {num_kills} --seed {seed}` at commit {revision}, {hardware()}.",
             "",
             f"{len(outcomes)} kills of {len({o.kill.stage for o in outcomes})} stages: {num_whole} ended, run again, with "
             "the bytes of a run never killed, without an orphan, and without a lock or a checkpoint left.",
@@ -62,9 +61,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", nargs="*", default=[], help="only these, by their names in dvc.lock")
     options = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    revision = commit()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="groundtune-bench-") as work:
         clone = build_clone(Path(work))
@@ -72,7 +69,7 @@ def main() -> None:
             outcomes.append(kill_and_run_again(clone, kill))
             print(kill, outcomes[-1].found, outcomes[-1].faults or "same bytes", flush=True)
             TARGET.parent.mkdir(parents=True, exist_ok=True)
-            TARGET.write_text(report(outcomes, options.kills, options.seed, commit.stdout.strip()), encoding="utf-8")
+            TARGET.write_text(report(outcomes, options.kills, options.seed, revision), encoding="utf-8")
     sys.exit(any(outcome.faults for outcome in outcomes))
 
 

@@ -16,7 +16,6 @@ import os
 import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import psutil
+from pipeline import commit
 
 from stages import ingest
 from stages.core.atomic import write_text
@@ -192,12 +192,12 @@ class PlainBm25:
         return kb_fulltext.WORD.findall(folded(text))
 
 
-def report(options: argparse.Namespace, commit: str, times: list[str], recall: list[str]) -> str:
+def report(options: argparse.Namespace, revision: str, times: list[str], recall: list[str]) -> str:
     command = "python tests/benchmarks/knowledge_base.py" + (" --xquad FOLDER" if recall else "")
     lines = [
         "# Search over the knowledge base",
         "",
-        f"`{command}` at commit {commit}; {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}. "
+        f"`{command}` at commit {revision}; {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}. "
         f"{NUM_QUERIES} queries of 4 to 12 words by Zipf's law, over {options.chunks:,} generated chunks.",
         "",
         "| what | cost (aim: p50 < 20 ms) |",
@@ -224,11 +224,11 @@ def main() -> None:
     parser.add_argument("--xquad", type=Path)
     options = parser.parse_args()
     quiet_environment()
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    revision = commit()
     with tempfile.TemporaryDirectory() as folder:
         times = speed(Path(folder), options.chunks, options.words)
         recall = quality(Path(folder), options.xquad) if options.xquad else []
-    text = report(options, git.stdout.strip(), times, recall)
+    text = report(options, revision, times, recall)
     write_text(ROOT / "reports" / "bench" / "knowledge_base.md", text)
     print(text)
 

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from pipeline import ROOT, hardware
+from pipeline import ROOT, commit, hardware
 
 from stages.core.config import parse_section
 from stages.core.jsonl import read_jsonl
@@ -135,14 +134,11 @@ def measure(models: Models, load: Load, num_rounds: int) -> list[str]:
 
 def report(rows: list[str], described: list[str], num_rounds: int, busy: float) -> str:
     """The rows as Markdown. busy: load of the machine before the first measurement."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     return "\n".join(
         [
             "# The local engine: concurrent requests share forward passes",
             "",
-            f"`python tests/benchmarks/local_engine.py` at commit {commit.stdout.strip()}, {hardware()}.",
+            f"`python tests/benchmarks/local_engine.py` at commit {commit()}, {hardware()}.",
             f"Load of the machine before: {busy:.1f}. Medians of {num_rounds} rounds, ratios within each round.",
             "",
             *(f"- {text}" for text in described),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from typing import Any
 
 import psutil
 import yaml
+
+from stages.core.cost import cpu_name
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.1
@@ -182,12 +183,16 @@ def report(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def commit() -> str:
+    """The commit that is measured; -dirty where something is not committed."""
+    describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def hardware() -> str:
     """Processor, cores and memory, as a person would say it."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     memory = psutil.virtual_memory().total / 2**30
-    return f"{psutil.cpu_count()} cores ({names[0] if names else platform.machine()}), {memory:.0f} GiB, no GPU used"
+    return f"{psutil.cpu_count()} cores ({cpu_name()}), {memory:.0f} GiB, no GPU used"
 
 
 def main() -> None:
@@ -196,12 +201,10 @@ def main() -> None:
     parser.add_argument("--clones", type=int, default=2, help="2: also compare the hashes of two clones (default)")
     parser.add_argument("--work", type=Path, help="work there and leave it (default: a temporary folder)")
     options = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    revision = commit()
     with tempfile.TemporaryDirectory(prefix="groundtune-bench-") as work:
         figures = measure(options.work or Path(work), options.clones)
-    figures |= {"commit": commit.stdout.strip(), "hardware": hardware()}
+    figures |= {"commit": revision, "hardware": hardware()}
     target = ROOT / "reports" / "bench"
     target.mkdir(parents=True, exist_ok=True)
     (target / "pipeline.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")

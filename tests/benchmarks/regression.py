@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from pipeline import commit
 
 from stages.core.config import parse_section
 from stages.core.process import quiet_environment
@@ -78,14 +79,14 @@ def measure(num_pairs: int) -> dict[str, float]:
     }
 
 
-def report(times: dict[str, float], num_pairs: int, commit: str) -> str:
+def report(times: dict[str, float], num_pairs: int, revision: str) -> str:
     slowest = next(iter(times.values()))
     rows = [f"| {name} | {num_pairs / s:.1f} | {slowest / s:.1f} |" for name, s in times.items()]
     return "\n".join(
         [
             "# What reading a number costs",
             "",
-            f"`python tests/benchmarks/regression.py` at commit {commit}, {platform.machine()}, {num_pairs} pairs, "
+            f"`python tests/benchmarks/regression.py` at commit {revision}, {platform.machine()}, {num_pairs} pairs, "
             f"best of {REPEATS}.",
             "",
             "| way | pairs/s | ratio (aim >= 5) |",
@@ -102,8 +103,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     options = parser.parse_args()
     quiet_environment()
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    text = report(measure(options.pairs), options.pairs, git.stdout.strip())
+    revision = commit()
+    text = report(measure(options.pairs), options.pairs, revision)
     target: Path = ROOT / "reports" / "bench" / "regression.md"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from pipeline import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 RANKS, ALPHAS = "4,8,16", "8,16,24,32"
@@ -60,14 +61,14 @@ def measure(stage: str, way: list[str], ranks: str, num_questions: int, folder: 
     return Timing(wall_s, sum(n["train_s"] for n in notes), sum(n["evaluate_s"] for n in notes), len(notes))
 
 
-def report(timings: dict[str, Timing], stage: str, command: str, commit: str) -> str:
+def report(timings: dict[str, Timing], stage: str, command: str, revision: str) -> str:
     """The figures as Markdown, beside what they have to reach."""
     one, two = timings["joblib, 1 at once"], timings["joblib, 2 at once"]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     lines = [
         "# What a sweep costs",
         "",
-        f"`{command}` at commit {commit}; {psutil.cpu_count()} cores, one thread a job, load at the end {load}.",
+        f"`{command}` at commit {revision}; {psutil.cpu_count()} cores, one thread a job, load at the end {load}.",
         f"{one.num_jobs} jobs: rank x alpha of {stage}, one epoch each, evaluated on validation questions.",
         "",
         "| | wall s | training s | evaluation s | overhead a job s |",
@@ -95,14 +96,13 @@ def main() -> None:
     parser.add_argument("--ranks", default=RANKS, help="fewer for a quick look")
     parser.add_argument("--questions", type=int, default=20, help="validation questions of each job")
     options = parser.parse_args()
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    revision = commit()
     with tempfile.TemporaryDirectory(prefix="groundtune-bench-") as work:
         timings = {
             name: measure(options.stage, way, options.ranks, options.questions, Path(work) / f"bench-{number}")
             for number, (name, way) in enumerate(WAYS.items())
         }
-    text = report(timings, options.stage, " ".join(["python", "tests/benchmarks/sweep.py", *sys.argv[1:]]), commit)
+    text = report(timings, options.stage, " ".join(["python", "tests/benchmarks/sweep.py", *sys.argv[1:]]), revision)
     target = ROOT / "reports" / "bench" / "sweep.md"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)

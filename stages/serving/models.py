@@ -61,6 +61,22 @@ class Stamp:
     adapters: tuple[tuple[str, int, int], ...]
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA of the domain: the weights below it, base or book, and the prompt it was trained under, maybe its own."""
+
+    folder: Path
+    weights: str
+    prompt: Prompt
+    own: bool
+
+    def renderer(self, tokenizer: Any) -> Renderer:
+        """Of its prompt. Raises DataError where it was trained with another one."""
+        renderer = Renderer(self.prompt, tokenizer)
+        check_adapter(self.folder, renderer.hash)
+        return renderer
+
+
 class Models:
     """Loads on demand. Two sets of weights stay side by side where memory allows, else the older one goes.
 
@@ -89,17 +105,30 @@ class Models:
         if choice in self._adapted:
             weights, adapted = self._adapted[choice]
             return replace(adapted, network=self._weights(weights).network)
-        folder = f"styles/{choice}" if choice in self.styles else "rag_lora"
-        adapter = self.workspace.read(f"models/{self.domain}/{folder}")
-        note = read_adapter_note(adapter)
-        weights = "base" if note.get("base") == base_folder(self.model) else "book"
-        loaded = self._weights(weights)
-        loaded = replace(loaded, renderer=Renderer(prompt_of(note, self.prompt), loaded.tokenizer))
-        check_adapter(adapter, loaded.renderer.hash)
-        network = _with_adapter(loaded.network, adapter, self._adapter_name(choice))
-        self._loaded[weights] = replace(self._loaded[weights], network=network)
-        self._adapted[choice] = weights, replace(loaded, network=network, own_prompt="prompt" in note)
+        adapter = self.adapter(choice)
+        loaded = self._weights(adapter.weights)
+        renderer = adapter.renderer(loaded.tokenizer)
+        network = _with_adapter(loaded.network, adapter.folder, self._adapter_name(choice))
+        self._loaded[adapter.weights] = replace(loaded, network=network)
+        self._adapted[choice] = (
+            adapter.weights,
+            replace(loaded, network=network, renderer=renderer, own_prompt=adapter.own),
+        )
         return self._adapted[choice][1]
+
+    def adapter(self, choice: str) -> Adapter:
+        """What `choice`, tuned or a style, is besides its weights. Raises DataError where its files are missing."""
+        name = f"styles/{choice}" if choice in self.styles else "rag_lora"
+        folder = self.workspace.read(f"models/{self.domain}/{name}")
+        note = read_adapter_note(folder)
+        weights = "base" if note.get("base") == base_folder(self.model) else "book"
+        return Adapter(folder, weights, prompt_of(note, self.prompt), "prompt" in note)
+
+    def folder(self, weights: str) -> Path:
+        """Where `base` or `book` lies. Raises DataError where it does not."""
+        if weights == "base":
+            return resolve_base(self.workspace, self.model)
+        return self.workspace.read(f"models/{self.domain}/book_merged")
 
     @contextmanager
     def use(self, choice: str) -> Iterator[LoadedModel]:
@@ -150,10 +179,7 @@ class Models:
         """`base` or `book`, with whatever adapters it has been given."""
         if name in self._loaded:
             return self._loaded[name]
-        if name == "base":
-            folder = resolve_base(self.workspace, self.model)
-        else:
-            folder = self.workspace.read(f"models/{self.domain}/book_merged")
+        folder = self.folder(name)
         self._make_room(folder)
         _silence_loading()
         tokenizer = load_tokenizer(folder)

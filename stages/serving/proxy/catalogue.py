@@ -168,7 +168,9 @@ class Catalogue:
         remote = self.remotes.get(model.upstream)
         if remote is not None:
             renderer = domain.remote_renderer(model.files)
-            return Entry(name, domain, model.upstream, remote, upstream_model, renderer, model.documents)
+            return Entry(
+                name, domain, model.upstream, remote, upstream_model, renderer, _documents(model, renderer, domain)
+            )
         choices = (*CHOICES, *domain.config.styles)
         local = self.locals[domain.name]
         if is_release(upstream_model):
@@ -177,7 +179,8 @@ class Catalogue:
         if upstream_model not in choices:
             raise DataError(f"serve.models.{name}.model: {upstream_model!r} is not one of {', '.join(choices)}")
         renderer = domain.local_renderer(upstream_model)
-        return Entry(name, domain, model.upstream, local, upstream_model, renderer, model.documents)
+        documents = _documents(model, renderer, domain)
+        return Entry(name, domain, model.upstream, local, upstream_model, renderer, documents)
 
     def _local_name(self) -> str:
         return next((name for name, upstream in self.config.upstreams.items() if upstream.kind == "local"), "")
@@ -217,6 +220,11 @@ class Catalogue:
             self.num_reload_errors += 1
             self._checked[name] = replace(self._checked[name], refused=signature)
             LOG.error("%s: the newer version cannot be loaded, the older one goes on: %s", name, error)
+
+
+def _documents(model: ServedModel, renderer: Renderer, domain: ServedDomain) -> bool:
+    """Whether documents are looked up: not where the model was trained under a prompt of its own, without them."""
+    return model.documents and renderer.prompt == domain.config.prompt
 
 
 def _unknown() -> ApiError:

@@ -7,14 +7,24 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.core.errors import DataError
 from stages.core.workspace import Workspace
-from stages.generation.loading import ADAPTER_NOTE, base_folder, check_adapter, load_tokenizer, resolve_base
+from stages.generation.loading import (
+    ADAPTER_NOTE,
+    base_folder,
+    check_adapter,
+    load_tokenizer,
+    prompt_of,
+    read_adapter_note,
+    resolve_base,
+)
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
 from stages.serving.answering import finder_of
 from stages.serving.finding import DocumentFinder
+from stages.serving.models import UNTUNED, Models
 from stages.serving.proxy.errors import ApiError
 from stages.serving.proxy.rag import Retriever
 
@@ -27,7 +37,7 @@ class ServedDomain:
     def __init__(self, config: ChatConfig, workspace: Workspace, finder: type[DocumentFinder]) -> None:
         self.config, self.workspace, self.name = config, workspace, config.domain
         self.retriever = Retriever(finder_of(config, workspace, finder))
-        self._renderers: dict[Path, Renderer] = {}
+        self._tokenizers: dict[Path, Any] = {}
         self._has_index = self._retired = False
         self._num_users = 0
 
@@ -50,31 +60,30 @@ class ServedDomain:
     def local_renderer(self, choice: str) -> Renderer:
         """The renderer of a model in this process. DataError where its files are missing, or its adapter was trained
         with another prompt."""
-        if choice == "base":
-            return self._renderer(resolve_base(self.workspace, self.config.model))
-        renderer = self._renderer(self.workspace.read(f"models/{self.name}/book_merged"))
-        if choice != "book":
-            adapter = f"styles/{choice}" if choice in self.config.styles else "rag_lora"
-            check_adapter(self.workspace.read(f"models/{self.name}/{adapter}"), renderer.hash)
-        return renderer
+        config = self.config
+        models = Models(self.workspace, config.model, config.prompt, self.name, config.styles)
+        if choice in UNTUNED:
+            return Renderer(config.prompt, self._tokenizer(models.folder(choice)))
+        adapter = models.adapter(choice)
+        return adapter.renderer(self._tokenizer(models.folder(adapter.weights)))
 
     def remote_renderer(self, files: str) -> Renderer:
         """The renderer of a model that a server holds. files: a folder with its tokenizer; "": the base model's.
 
         DataError where an adapter of that folder was trained with another prompt.
         """
-        if not files:
-            return self._renderer(resolve_base(self.workspace, self.config.model))
-        folder = self.workspace.read(files)
-        renderer = self._renderer(folder)
-        for note in sorted(folder.rglob(ADAPTER_NOTE)):
-            check_adapter(note.parent, renderer.hash)
+        folder = self.workspace.read(files) if files else resolve_base(self.workspace, self.config.model)
+        adapters = sorted(note.parent for note in folder.rglob(ADAPTER_NOTE)) if files else []
+        prompt = prompt_of(read_adapter_note(adapters[0]), self.config.prompt) if adapters else self.config.prompt
+        renderer = Renderer(prompt, self._tokenizer(folder))
+        for adapter in adapters:
+            check_adapter(adapter, renderer.hash)
         return renderer
 
-    def _renderer(self, folder: Path) -> Renderer:
-        if folder not in self._renderers:
-            self._renderers[folder] = Renderer(self.config.prompt, load_tokenizer(folder))
-        return self._renderers[folder]
+    def _tokenizer(self, folder: Path) -> Any:
+        if folder not in self._tokenizers:
+            self._tokenizers[folder] = load_tokenizer(folder)
+        return self._tokenizers[folder]
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[None]:

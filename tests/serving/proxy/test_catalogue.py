@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Embedder
 from stages.core.stage import read_params
+from stages.generation.loading import load_tokenizer
 from stages.knowledge.records import IndexRecord
+from stages.prompts.renderer import Renderer
 from stages.retrieval.index import Index
 from stages.serving.proxy.service import Service
 
@@ -64,6 +66,28 @@ def test_an_adapter_of_another_template(make_service: Any, workspace: Any) -> No
     note.write_text(json.dumps({"base_sha256": "", "prompt_hash": "0" * 64}))
     with pytest.raises(DataError, match="trained with prompt 000000000000"):
         start(make_service())
+
+
+async def test_a_writers_adapter_is_served_under_its_own_prompt_and_without_documents(
+    make_service: Any, config: Any, workspace: Any
+) -> None:
+    own = replace(config.prompt, name="writer", without_documents="Write as I do.")
+    folder = workspace.outputs / "models/world/styles/writer"
+    shutil.copytree(workspace.read("models/world/rag_lora"), folder)
+    renderer = Renderer(own, load_tokenizer(workspace.read("models/world/book_merged")))
+    note = {"base_sha256": "", "prompt_hash": renderer.hash, "prompt": asdict(own)}
+    (folder / "adapter.json").write_text(json.dumps(note))
+    config.styles = ["writer"]
+    service = make_service(models={name: {"upstream": "local", "model": name} for name in ("tuned", "writer")})
+    try:
+        await service.start()
+        entries = service.catalogue.entries
+    finally:
+        await service.close()
+    assert {name: (entry.renderer.hash == renderer.hash, entry.documents) for name, entry in entries.items()} == {
+        "tuned": (False, True),
+        "writer": (True, False),
+    }
 
 
 def test_an_export_of_another_template(make_service: Any, workspace: Any) -> None:

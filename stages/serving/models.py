@@ -12,8 +12,9 @@ All on the same weights share them: adapters are switched, not loaded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
@@ -37,6 +38,7 @@ from stages.serving.releases import files_of, find, is_release
 
 TUNED, UNTUNED = "tuned", ("book", "base")
 CHOICES = (TUNED, *UNTUNED)
+Signature = tuple[tuple[str, int, int, int], ...]
 _VERSIONS = count()  # in the names of adapters: no name is used twice on the same weights
 
 
@@ -55,10 +57,10 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Stamp:
-    """Path, size and time of change of the files that models are loaded from: another one where any was replaced."""
+    """Of the files that models are loaded from: another one where any was replaced."""
 
-    weights: tuple[tuple[str, int, int], ...]
-    adapters: tuple[tuple[str, int, int], ...]
+    weights: Signature
+    adapters: Signature
 
 
 @dataclass(frozen=True)
@@ -143,16 +145,8 @@ class Models:
         """Of the files as they are now."""
         own = f"models/{self.domain}"
         adapters = [f"{own}/rag_lora", *(f"{own}/styles/{style}" for style in self.styles)]
-        return Stamp(self._files(base_folder(self.model), f"{own}/book_merged"), self._files(*adapters))
-
-    def _files(self, *folders: str) -> tuple[tuple[str, int, int], ...]:
-        found = []
-        for folder in folders:
-            with suppress(DataError, OSError):  # not there, or being replaced
-                for path in sorted(self.workspace.read(folder).iterdir()):
-                    state = path.stat()
-                    found.append((str(path), state.st_size, state.st_mtime_ns))
-        return tuple(found)
+        weights = [base_folder(self.model), f"{own}/book_merged"]
+        return Stamp(signature_of(self.workspace, weights), signature_of(self.workspace, adapters))
 
     def fresh(self, keep_weights: bool = False) -> Models:
         """These models for files that have changed; what is loaded here can be used side by side.
@@ -217,6 +211,25 @@ class Models:
             self._adapted.clear()
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def signature_of(workspace: Workspace, paths: Iterable[str]) -> Signature:
+    """Name, inode, size and time of change of every file: another one, another signature."""
+    found = []
+    for path in paths:
+        try:
+            root = workspace.read(path)
+        except DataError:
+            continue
+        for folder, _, names in os.walk(root):
+            for name in names:
+                file = Path(folder, name)
+                try:
+                    stat = file.stat()
+                except FileNotFoundError:
+                    continue
+                found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def _has_lora(network: Any) -> bool:

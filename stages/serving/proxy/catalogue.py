@@ -21,8 +21,8 @@ from stages.core.workspace import Workspace
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
 from stages.serving.finding import DocumentFinder
-from stages.serving.models import CHOICES, Models
-from stages.serving.proxy.domains import Checked, ServedDomain, paths_of, signature_of
+from stages.serving.models import CHOICES, Models, signature_of
+from stages.serving.proxy.domains import Checked, ServedDomain, paths_of
 from stages.serving.proxy.errors import ApiError
 from stages.serving.proxy.settings import Config, ServedModel
 from stages.serving.proxy.upstream import Upstream

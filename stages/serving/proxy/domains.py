@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import DataError
 from stages.core.workspace import Workspace
 from stages.generation.loading import (
     ADAPTER_NOTE,
@@ -24,11 +22,9 @@ from stages.prompts.renderer import Renderer
 from stages.serving.answering import Config as ChatConfig
 from stages.serving.answering import finder_of
 from stages.serving.finding import DocumentFinder
-from stages.serving.models import UNTUNED, Models
+from stages.serving.models import UNTUNED, Models, Signature
 from stages.serving.proxy.errors import ApiError
 from stages.serving.proxy.rag import Retriever
-
-Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class ServedDomain:
@@ -108,25 +104,6 @@ def paths_of(config: ChatConfig, folders: Iterable[str]) -> list[str]:
     models = f"models/{config.domain}"
     own = [f"data/{config.domain}/index", *(f"{models}/{name}" for name in ("book_merged", "rag_lora", "styles"))]
     return [*own, base_folder(config.model), *folders]
-
-
-def signature_of(workspace: Workspace, paths: Iterable[str]) -> Signature:
-    """Name, inode, size and time of change of every file: another one, another signature."""
-    found = []
-    for path in paths:
-        try:
-            root = workspace.read(path)
-        except DataError:
-            continue
-        for folder, _, names in os.walk(root):
-            for name in names:
-                file = Path(folder, name)
-                try:
-                    stat = file.stat()
-                except FileNotFoundError:
-                    continue
-                found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return tuple(sorted(found))
 
 
 @dataclass(frozen=True)

@@ -168,5 +168,6 @@ def check(findings: Findings) -> None:
         listed = "\n".join(f"  {problem}" for problem in dict.fromkeys(findings.problems))
         raise DataError(
             f"{len(findings.problems)} things are not what they were when they were made:\n{listed}\n"
-            "`dvc checkout --force PATH` brings back an output, `dvc repro` makes it again"
+            "`dvc checkout --force PATH` brings back an output, `dvc repro` makes it again; another domain's, after\n"
+            "`python -m stages.compose domain=NAME`"
         )

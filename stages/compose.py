@@ -25,6 +25,7 @@ from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, GroundtuneError
 from stages.core.launch import Launch
+from stages.core.lockfile import leave_watcher
 from stages.core.process import quiet_environment
 from stages.core.stage import CONF, PARAMS, read_params, variants_of, with_variant
 from stages.core.workspace import ROOT
@@ -148,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     quiet_environment()
     try:
         if options.check:
+            leave_watcher()
             check()
         else:
             write_params(options.overrides)

@@ -15,6 +15,7 @@ A manifest says where the weights lie and what they are; later stages verify it 
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,16 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
 def _refer(model: schema.Model, workspace: Workspace) -> dict[str, Any]:
     """A manifest of weights that stay where they are."""
     folder = hub_snapshot(model) if model.kind == "hub" else (workspace.inputs / model.path).resolve()
+    revision = folder.name if model.kind == "hub" else ""  # its snapshot's folder is called by the commit
+    if revision and revision != model.revision:
+        print(
+            f"base_model: warning: {model.path} is not pinned: model.revision {model.revision} is now the commit "
+            f"{revision}; put that into conf/model, or another day brings other weights",
+            file=sys.stderr,
+        )
     files = model_files(folder)
     hashes = {name: sha256_file(folder / name) for name in files}
     with new_folder(workspace.write(base_folder(model))) as new:
-        # a branch has been resolved to a commit, by which its snapshot's folder is called
-        revision = folder.name if model.kind == "hub" else ""
         _write_manifest(new, model, str(folder), revision, hashes)
     num_bytes = sum((folder / name).stat().st_size for name in files)
     return {"num_parameters": count_parameters(folder, files), "num_files": len(files), "size_bytes": num_bytes}

@@ -83,6 +83,8 @@ class Config:
             raise ValueError(f"kinds: {self.kinds}; documents come from {', '.join(CHUNK_KINDS)} only, never from qa")
         if not 0 < self.leak_similarity <= 1 or not 0 <= self.without_gold_share <= 1:
             raise ValueError("leak_similarity must be above 0, without_gold_share at least 0, both at most 1")
+        if self.top_k < 1 or self.num_following < 0 or self.num_distractors < 0:
+            raise ValueError("top_k is at least 1; num_following and num_distractors are not negative")
         if self.max_length > self.model.max_context_tokens:
             raise ValueError(f"max_length: {self.model.name} reads at most {self.model.max_context_tokens} tokens")
 

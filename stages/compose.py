@@ -15,6 +15,7 @@ import difflib
 import importlib
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,8 +26,9 @@ from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.errors import ConfigError, GroundtuneError
 from stages.core.launch import Launch
+from stages.core.lockfile import leave_watcher
 from stages.core.process import quiet_environment
-from stages.core.stage import CONF, PARAMS, read_params, variants_of, with_variant
+from stages.core.stage import CONF, PARAMS, VARIANTS, read_params, variants_of, with_variant
 from stages.core.workspace import ROOT
 from stages.regression.task import RegressionTask
 
@@ -83,8 +85,20 @@ def validate(config: DictConfig) -> None:
     for name in config:
         if name not in SCALARS:
             section: Any = OmegaConf.to_container(config[name], resolve=True)
+            config_class = section_class(str(name))
             for variant in variants_of(section):
-                parse_section(section_class(str(name)), with_variant(section, variant, str(name)), str(name))
+                refuse_shared_keys(section, variant, str(name), getattr(config_class, "OF_ALL_VARIANTS", ()))
+                parse_section(config_class, with_variant(section, variant, str(name)), str(name))
+
+
+def refuse_shared_keys(section: Mapping[str, Any], variant: str, name: str, shared: Sequence[str]) -> None:
+    """Raises ConfigError where a variant sets what dvc.yaml takes from the section: DVC would not see its change."""
+    for key in shared:
+        if variant and key in (section[VARIANTS][variant] or {}):
+            raise ConfigError(
+                f"{name}.{VARIANTS}.{variant}.{key}: all variants share {name}.{key}, which DVC watches; set that, and "
+                "give variants on another one a domain file of their own"
+            )
 
 
 def section_class(name: str) -> type[Any]:
@@ -148,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     quiet_environment()
     try:
         if options.check:
+            leave_watcher()
             check()
         else:
             write_params(options.overrides)

@@ -57,6 +57,8 @@ class Config:
                 raise ValueError(f"{key}: needs {', '.join(PARTS)}")
         if min(self.split.values()) <= 0 or not math.isclose(sum(self.split.values()), 1.0):
             raise ValueError("split: shares must be above 0 and add up to 1")
+        if min(self.limit, *self.max_pairs.values()) < 0:
+            raise ValueError("max_pairs and limit are not negative; 0: all")
 
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:

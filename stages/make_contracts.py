@@ -25,6 +25,7 @@ from omegaconf import MISSING
 from stages.core.atomic import new_folder, write_json
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
+from stages.knowledge.invented_words import NUM_RESERVED_WORDS
 from stages.regression.demo_contracts import (
     NUM_DAYS,
     Contract,
@@ -55,8 +56,8 @@ class Config:
     num_contracts: int = MISSING  # usable ones
 
     def __post_init__(self) -> None:
-        if self.num_contracts < 10:
-            raise ValueError("num_contracts: at least 10")
+        if not 10 <= self.num_contracts <= NUM_RESERVED_WORDS // 2:  # each has a name of its own, some flawed ones too
+            raise ValueError(f"num_contracts: {self.num_contracts} is not between 10 and {NUM_RESERVED_WORDS // 2}")
 
 
 def run(config: Config, workspace: Workspace) -> dict[str, Any]:

@@ -28,9 +28,22 @@ from stages.core.seeding import derived_random
 from stages.core.stage import stage_main
 from stages.core.workspace import Workspace
 from stages.knowledge.demo_documents import MANNERS, DocumentSet, own_pairs, write_set
-from stages.knowledge.demo_domain import ask_interviews, boundary_rows, invent_world, tell_articles, tell_book
+from stages.knowledge.demo_domain import (
+    MAX_ENTITIES,
+    ask_interviews,
+    boundary_rows,
+    invent_world,
+    tell_articles,
+    tell_book,
+)
 from stages.knowledge.demo_files import PAIR_FORMATS, WRITERS, pairs_file, to_file
-from stages.knowledge.demo_qa import raw_qa_lines
+from stages.knowledge.demo_qa import MIN_ENTITIES, raw_qa_lines
+
+
+def require_entities(key: str, value: int, least: int = 1) -> None:
+    """Raises ValueError naming the key where a world cannot have so many entities."""
+    if not least <= value <= MAX_ENTITIES:
+        raise ValueError(f"{key}: {value} is not between {least} and {MAX_ENTITIES}")
 
 
 @dataclass
@@ -45,6 +58,14 @@ class World:
     num_article_chunks: int = MISSING
     num_book_chunks: int = MISSING
 
+    def __post_init__(self) -> None:
+        require_entities("make_demo.world.num_entities", self.num_entities, MIN_ENTITIES)
+        if self.num_interviews > self.num_entities:
+            raise ValueError(f"make_demo.world.num_interviews: at most num_entities, {self.num_entities}")
+        for key, value in vars(self).items():
+            if value < 0:
+                raise ValueError(f"make_demo.world.{key}: {value} is less than 0")
+
 
 @dataclass
 class Pairs:
@@ -57,6 +78,8 @@ class Pairs:
     def __post_init__(self) -> None:
         one_of(self.style, tuple(MANNERS), "make_demo.documents.pairs: style")
         one_of(self.format, PAIR_FORMATS, "make_demo.documents.pairs: format")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"make_demo.documents.pairs: share: {self.share} is not above 0 and at most 1")
 
 
 @dataclass
@@ -72,6 +95,11 @@ class Documents:
     def __post_init__(self) -> None:
         for name in self.formats:
             one_of(name, tuple(WRITERS), "make_demo.documents.formats")
+        if not self.formats or not self.sets:
+            raise ValueError("make_demo.documents: name at least one of sets and of formats")
+        if self.num_documents < 1 or self.num_entities < 1:
+            raise ValueError("make_demo.documents: num_documents and num_entities are at least 1")
+        require_entities("make_demo.documents: num_documents * num_entities", self.num_documents * self.num_entities)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -53,6 +53,8 @@ RAG, WRITER = "rag", "style/"  # what `data` is, or begins with
 @dataclass
 class Config(ExampleConfig):
     """Mirrors conf/train_style with one of its variants over it. truncate: cut examples above training.max_length."""
+
+    OF_ALL_VARIANTS: ClassVar[tuple[str, ...]] = ("base",)  # a variant's own is no dependency in dvc.yaml
 
     variant: str = MISSING
     data: str = ""

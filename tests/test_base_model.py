@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +169,18 @@ def test_a_hub_model_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeyp
     assert "LICENSE*" in asked[0]["allow_patterns"]
 
 
-def test_a_hub_model_is_taken_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_model_is_taken_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     snapshot = local_model(tmp_path / "snapshots" / "4f5e6d")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: str(snapshot))
     model = schema.Model(name="far", kind="hub", path="some/model", revision="main", max_context_tokens=128)
     base_model.run(base_model.Config(model, 13), Workspace(tmp_path, tmp_path))
     manifest = json.loads((tmp_path / "models/base/far/manifest.json").read_text(encoding="utf-8"))
     assert (manifest["revision"], manifest["path"]) == ("4f5e6d", str(snapshot))
+    assert "some/model is not pinned: model.revision main is now the commit 4f5e6d" in capsys.readouterr().err
+    base_model.run(base_model.Config(replace(model, revision="4f5e6d"), 13), Workspace(tmp_path, tmp_path))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_recipe_belongs_to_a_built_model_only() -> None:

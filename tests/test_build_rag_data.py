@@ -291,3 +291,9 @@ def test_config_refuses_by_key(change: dict[str, Any], message: str) -> None:
     assert parse_section(build_rag_data.Config, section, "build_rag_data") == CONFIG
     with pytest.raises(ConfigError, match=message):
         parse_section(build_rag_data.Config, {**section, **change}, "build_rag_data")
+
+
+@pytest.mark.parametrize("key, value", [("top_k", 0), ("num_following", -1), ("num_distractors", -1)])
+def test_counts_that_cannot_be_are_refused_by_name(key: str, value: int) -> None:
+    with pytest.raises(ValueError, match=key):
+        replace(CONFIG, **{key: value})  # type: ignore[arg-type]

@@ -120,6 +120,21 @@ def test_the_manifest_names_every_file(demo: Any) -> None:
             assert manifest[split][part]["num_pairs"] == metrics["splits"][split][part]["num_pairs"]
 
 
+@pytest.mark.parametrize(
+    "stage, key, value",
+    [
+        ("load_pairs", "limit", -1),
+        ("load_pairs", "max_pairs.test", -1),
+        ("make_contracts", "num_contracts", 9),
+        ("make_contracts", "num_contracts", 2251),  # there are no more names
+    ],
+)
+def test_counts_that_cannot_be_are_refused_by_name(tmp_path: Path, stage: str, key: str, value: int) -> None:
+    config = composed("contracts", {f"{stage}.{key}": value})
+    with pytest.raises(ConfigError, match=key.split(".")[0]):
+        {"load_pairs": load, "make_contracts": make}[stage](config, Workspace(tmp_path, tmp_path))
+
+
 def test_a_limit_gives_a_quick_look(demo: Any, tmp_path: Path) -> None:
     workspace, _, _ = demo
     metrics = load(composed("contracts", {"load_pairs.limit": 10}), Workspace(workspace.outputs, tmp_path))

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages import make_demo
 from stages.core.errors import ConfigError
 from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import iterate_lines, read_jsonl
 from stages.core.workspace import Workspace
+from stages.knowledge.demo_domain import invent_world, tell_articles, tell_book
+from stages.knowledge.demo_qa import raw_qa_lines
 from stages.knowledge.demo_voice import ADVICE
 from stages.knowledge.invented_words import is_reserved, split_word
 
@@ -159,6 +163,56 @@ def test_every_invented_name_is_kept_for_domains(raw: Path) -> None:
 def test_more_questions_than_there_are_facts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_qa"):
         make_demo.run(replace(CONFIG, world=replace(CONFIG.world, num_qa=1000)), Workspace(tmp_path, tmp_path))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_entities=st.integers(4, 12),
+    num_book_chunks=st.integers(0, 60),
+    num_article_chunks=st.integers(0, 40),
+    num_qa=st.integers(0, 90),
+    seed=st.integers(0, 9),
+)
+def test_a_world_too_small_names_the_key(
+    num_entities: int, num_book_chunks: int, num_article_chunks: int, num_qa: int, seed: int
+) -> None:
+    world = invent_world(seed, num_entities)
+    tellings = tell_book(world, num_book_chunks) + tell_articles(world, num_article_chunks)
+    try:
+        lines = raw_qa_lines(world, tellings, num_qa)
+    except ConfigError as error:
+        assert re.match(r"make_demo\.world\.num_(book_chunks|qa): ", str(error))
+        assert "num_book_chunks" not in str(error) or num_book_chunks < 4 * max(num_entities, 4)
+    else:
+        assert len(lines) > num_qa
+
+
+SIZES = {"num_entities": 24, "num_qa": 120, "num_boundary_generic": 0, "num_boundary_finance": 0}
+SIZES |= {"num_interviews": 12, "num_article_chunks": 80, "num_book_chunks": 80}
+
+
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("num_entities", 0, "0 is not between 4 and 150"),
+        ("num_entities", 151, "151 is not between 4 and 150"),
+        ("num_interviews", 25, "at most num_entities, 24"),
+        ("num_book_chunks", -1, "-1 is less than 0"),
+        ("num_boundary_finance", -1, "-1 is less than 0"),
+    ],
+)
+def test_a_size_that_no_world_has_names_the_key_and_the_limit(key: str, value: int, said: str) -> None:
+    with pytest.raises(ValueError, match=f"make_demo.world.{key}: {said}"):
+        make_demo.World(**{**SIZES, key: value})
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("sets", []), ("formats", []), ("num_documents", 0), ("num_entities", 0), ("num_entities", 31)],
+)
+def test_documents_about_nothing_or_too_much_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"make_demo.documents.*{key}"):
+        replace(CONFIG.documents, **{key: value})  # type: ignore[arg-type]
 
 
 def test_broken_lines_are_few_and_of_every_sort(raw: Path) -> None:

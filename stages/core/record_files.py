@@ -43,6 +43,7 @@ def iterate_records(path: Path) -> Iterator[Line]:
 
 def read_text(path: Path) -> str:
     """The file's text without a byte order mark. Raises DataError naming the first byte that is not UTF-8."""
+    _require_file(path)
     data = path.read_bytes()
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
@@ -54,14 +55,18 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: {'a folder; name a file in it' if path.is_dir() else 'no such file'}")
+
+
 def _charset(data: bytes) -> str:
     return "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "<its encoding, such as CP1251>"
 
 
 def _start(path: Path) -> str:
     """The first character that is no space. Raises DataError where there is none."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+    _require_file(path)
     with open(path, "rb") as file:
         head = file.read(1 << 16)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -22,6 +22,7 @@ from typing import Any
 from stages.core.config import parse_section
 from stages.core.cost import noted_cost
 from stages.core.errors import ConfigError, GroundtuneError
+from stages.core.lockfile import leave_watcher
 from stages.core.process import die_with_parent, end_in_one_line, quiet_environment
 from stages.core.read_only import keep_read_only_files
 from stages.core.workspace import ROOT, Workspace
@@ -43,6 +44,7 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
         if not _is_sweep():  # which writes its report first
             end_in_one_line(name)
         die_with_parent()
+        leave_watcher()
         keep_read_only_files()
         variant = sys.argv.pop(1).removeprefix("@") if sys.argv[1:] and sys.argv[1].startswith("@") else ""
         try:

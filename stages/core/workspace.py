@@ -7,10 +7,11 @@ evaluates sees its own adapter, and never touches an output of DVC's.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.core.errors import DataError
+from stages.core.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,8 +35,14 @@ class Workspace:
         raise DataError(f"{relative}: no such file or folder (looked in {self.inputs}); run `dvc repro` to build it")
 
     def write(self, relative: str | Path) -> Path:
-        """The place to write `relative` to; its parent folder exists afterwards."""
+        """The place to write `relative` to; its parent folder exists afterwards.
+
+        Raises ConfigError for a place outside: what a setting such as `..` names would be replaced.
+        """
         path = self.outputs / relative
+        whole, root = (Path(os.path.normpath(place.absolute())) for place in (path, self.outputs))
+        if root not in whole.parents:
+            raise ConfigError(f"{relative}: what is written lies below {self.outputs}; name a folder there")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -16,12 +16,13 @@ from typing import Any
 from stages.core.errors import ConfigError
 from stages.core.seeding import derived_random
 from stages.knowledge import demo_voice as voice
-from stages.knowledge.invented_words import invent_word, split_word
+from stages.knowledge.invented_words import SYLLABLES, invent_word, split_word
 from stages.knowledge.world import ATTRIBUTES, KINDS, Entity
 
 FACTS_PER_ENTITY = 4
 NUM_CHAPTERS = 20
 CHUNKS_PER_ARTICLE = 5
+MAX_ENTITIES = len(SYLLABLES)  # their names differ in both syllables
 CONTINUED_SHARE = 0.15  # where a second chunk about an entity may follow; about a tenth of all chunks
 
 Row = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 from stages.core.errors import ConfigError
 from stages.core.seeding import derived_random
 from stages.knowledge import demo_voice as voice
-from stages.knowledge.demo_domain import DemoWorld, Row, Telling, find_evidence
+from stages.knowledge.demo_domain import FACTS_PER_ENTITY, DemoWorld, Row, Telling, find_evidence
 from stages.knowledge.world import restated_fact
 
 ASKED_PER_ENTITY = 3
@@ -22,6 +22,7 @@ QUESTIONS_PER_FACT = 2
 NUM_NEAR_DUPLICATES = 10
 NUM_QUOTES = 4
 NUM_DUPLICATES = 12
+MIN_ENTITIES = -(-NUM_NEAR_DUPLICATES // ASKED_PER_ENTITY)  # so many facts are asked a second time
 
 # {fact} and {advice}: the sections of an answer
 MARKED = (
@@ -49,6 +50,7 @@ def raw_qa_lines(world: DemoWorld, tellings: list[Telling], num_qa: int) -> list
 
 def _plain_rows(random: Random, world: DemoWorld, tellings: list[Telling], num_qa: int) -> list[Row]:
     evidence = find_evidence(tellings)
+    _require_evidence(world, evidence)
     asked = [_ask(random, entity_facts, evidence) for entity_facts in _asked_facts(random, world)]
     firsts, seconds = [rows[0] for rows in asked], [rows[1] for rows in asked]
     extras = _quoting_rows(random, tellings) + [
@@ -61,6 +63,21 @@ def _plain_rows(random: Random, world: DemoWorld, tellings: list[Telling], num_q
             f"make_demo.world.num_qa: {num_qa} is not between {len(extras)} and {len(pairs) + len(extras)}"
         )
     return pairs[: num_qa - len(extras)] + extras
+
+
+def _require_evidence(world: DemoWorld, evidence: dict[tuple[str, str], list[str]]) -> None:
+    """Raises ConfigError where a fact may be asked for that no chunk tells.
+
+    A chunk that stands alone tells two facts at least, those told least often first, and may be followed by another
+    about the same entity: twice two chunks are enough for four facts.
+    """
+    num_facts = sum(len(entity.facts) for entity in world.entities)
+    if untold := num_facts - len(evidence):
+        enough = len(world.entities) * FACTS_PER_ENTITY
+        raise ConfigError(
+            f"make_demo.world.num_book_chunks: too few, {untold} of {num_facts} facts are told nowhere; "
+            f"{enough} are enough for {len(world.entities)} entities"
+        )
 
 
 def _asked_facts(random: Random, world: DemoWorld) -> list[tuple[Any, str]]:
@@ -89,6 +106,8 @@ def _near_duplicate(row: Row) -> Row:
 def _quoting_rows(random: Random, tellings: list[Telling]) -> list[Row]:
     """Answers copied word by word from the book: trained on beside their chunk they would teach parroting."""
     chunks = [t for t in tellings if t.id.startswith("book") and not t.predecessor]
+    if len(chunks) // 2 < NUM_QUOTES:
+        raise ConfigError(f"make_demo.world.num_book_chunks: too few; {4 * NUM_QUOTES} are enough to quote from")
     return [
         {
             "question": f"What does the chronicle say about {chunk.entity.full_name}?",

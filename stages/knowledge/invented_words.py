@@ -16,6 +16,7 @@ CODAS = ("", "n")
 SYLLABLES = [onset + vowel + coda for onset in ONSETS for vowel in VOWELS for coda in CODAS]
 
 RESERVED_EVERY = 5  # one word in five is kept for domains; the base never sees it
+NUM_RESERVED_WORDS = len(SYLLABLES) ** 2 // RESERVED_EVERY
 
 _NUMBER = {syllable: number for number, syllable in enumerate(SYLLABLES)}
 _TWO_SYLLABLES = re.compile(f"([{ONSETS}][{VOWELS}]n?)([{ONSETS}][{VOWELS}]n?)")

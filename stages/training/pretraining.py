@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from multiprocessing.synchronize import Barrier
+from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import BrokenBarrierError
 from typing import Any
 
 import torch
@@ -33,7 +33,6 @@ from stages.training.recipe import Phase, Recipe
 from stages.training.tiny_llama import Positions, Weights, initial_weights, weighted_loss
 from stages.training.tiny_tokenizer import token_weights
 
-BARRIER_TIMEOUT_S = 600
 MAX_GRADIENT_NORM = 1.0
 CURVE_EVERY_STEPS = 25
 
@@ -60,24 +59,45 @@ class Course:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
+class ProcessGoneError(Exception):
+    """Another process of the training has ended."""
+
+
 class SharedSums:
-    """Adds up vectors of all processes, always in the same order."""
+    """Adds up vectors of all processes, always in the same order.
 
-    def __init__(self, num_processes: int, num_values: int, barrier: Barrier) -> None:
-        self.parts: Tensor = torch.zeros(num_processes, num_values).share_memory_()  # type: ignore[no-untyped-call]
-        self.barrier = barrier
+    parts: [num_processes, num_values] in shared memory. links: in process 0 to each other process, there the one to it.
+    The end of a process ends its link, which all that wait for it notice at once.
+    """
 
-    def wait(self) -> None:
-        """Until all processes are here; raises BrokenBarrierError where one has gone."""
-        self.barrier.wait(BARRIER_TIMEOUT_S)
+    def __init__(self, parts: Tensor, links: Sequence[Connection]) -> None:
+        self.parts, self.links = parts, links
+
+    def wait(self, rank: int) -> None:
+        """Until all processes are here. Raises ProcessGoneError where one never will be."""
+        steps = (_receive, _send) if rank == 0 else (_send, _receive)
+        try:
+            for step in steps:
+                for link in self.links:
+                    step(link)
+        except (EOFError, OSError) as error:
+            raise ProcessGoneError from error
 
     def add(self, rank: int, values: Tensor) -> Tensor:
         """The sum over processes of `values` [num_values]."""
         self.parts[rank] = values
-        self.wait()
+        self.wait(rank)
         total: Tensor = self.parts.sum(dim=0)
-        self.wait()  # nobody writes the next values before all have read these
+        self.wait(rank)  # nobody writes the next values before all have read these
         return total
+
+
+def _send(link: Connection) -> None:
+    link.send_bytes(b".")
+
+
+def _receive(link: Connection) -> None:
+    link.recv_bytes()
 
 
 def pretrain(recipe: Recipe, tokenizer_folder: Path, seed: int, checkpoints: Path) -> tuple[Weights, Course]:
@@ -87,33 +107,33 @@ def pretrain(recipe: Recipe, tokenizer_folder: Path, seed: int, checkpoints: Pat
     """
     context = torch.multiprocessing.get_context("spawn")
     num_values = recipe.shape.num_parameters + 3
-    sums = SharedSums(recipe.num_processes, num_values, context.Barrier(recipe.num_processes))
-    arguments = (recipe, tokenizer_folder, seed, checkpoints, sums)
+    parts: Tensor = torch.zeros(recipe.num_processes, num_values).share_memory_()  # type: ignore[no-untyped-call]
+    pairs = [context.Pipe() for _ in range(1, recipe.num_processes)]
+    arguments = (recipe, tokenizer_folder, seed, checkpoints)
     workers = [
-        context.Process(target=_worker, args=(rank, *arguments), daemon=True) for rank in range(1, recipe.num_processes)
+        context.Process(target=_worker, args=(rank, *arguments, SharedSums(parts, [theirs])), daemon=True)
+        for rank, (_, theirs) in enumerate(pairs, 1)
     ]
     with ctrl_c_for_us_alone():
         for worker in workers:
             worker.start()
+    for _, theirs in pairs:
+        theirs.close()  # now the process alone has it
     try:
-        return train(0, *arguments)
-    except BrokenBarrierError as error:
-        raise DataError("base_model: a process of the pre-training has died; run it again, it resumes") from error
+        return train(0, *arguments, SharedSums(parts, [ours for ours, _ in pairs]))
+    except ProcessGoneError as error:
+        raise DataError("a process of the pre-training has died (killed?); run again, it resumes") from error
     finally:
-        sums.barrier.abort()
+        for ours, _ in pairs:
+            ours.close()
         for worker in workers:
             worker.join()
 
 
 def _worker(rank: int, recipe: Recipe, tokenizer_folder: Path, seed: int, checkpoints: Path, sums: SharedSums) -> None:
     die_with_parent()
-    try:
+    with suppress(ProcessGoneError, DataError):  # process 0 sees the same and says so
         train(rank, recipe, tokenizer_folder, seed, checkpoints, sums)
-    except (BrokenBarrierError, DataError):
-        return  # process 0 sees the same and says so
-    except BaseException:
-        sums.barrier.abort()
-        raise
 
 
 def train(
@@ -129,7 +149,7 @@ def train(
     lay_induction_circuit(weights, recipe.shape, generator)
     optimizer = Muon([weights.attention, weights.mlp], [weights.embedding, weights.norms])
     course = load_checkpoint(checkpoints, weights, optimizer)
-    sums.wait()  # all have read the same checkpoint before process 0 writes the next
+    sums.wait(rank)  # all have read the same checkpoint before process 0 writes the next
     stream = batches(recipe, tokenizer, seed, rank, course.step)
     curve = _CurveWriter(course)
     steps = range(course.step, recipe.num_steps)

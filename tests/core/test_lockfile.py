@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL, Signals
 
 import pytest
 
@@ -44,3 +48,42 @@ def test_half_a_lock_that_git_never_saw_goes(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("")
     assert "removed" in mend(tmp_path)
     assert not (tmp_path / LOCK).exists()
+
+
+DVC = [sys.executable, "-m", "dvc"]
+PIPELINE = """
+stages:
+  first: {cmd: "%(stage)s && echo 1 > first", outs: [first]}
+  second: {cmd: cp first second, deps: [first], outs: [second]}
+"""
+
+
+@pytest.fixture
+def pipeline(repository: Path) -> Path:
+    """The repository with two stages for DVC, which needs long for the large lock that it has."""
+    stage = f"{sys.executable} -c 'from stages.core.lockfile import leave_watcher; leave_watcher()'"
+    (repository / "dvc.yaml").write_text(PIPELINE % {"stage": stage})
+    subprocess.run([*DVC, "init", "-q"], cwd=repository, check=True)
+    return repository
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [SIGKILL, SIGINT])
+def test_killed_while_it_writes_a_bare_repro_goes_on(pipeline: Path, number: Signals) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*DVC, "repro", "second"]
+    process = subprocess.Popen(
+        command, cwd=pipeline, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+    )
+    while process.poll() is None and (pipeline / LOCK).stat().st_size == len(WHOLE.encode()):
+        time.sleep(0.002)
+    os.killpg(process.pid, number)
+    assert process.wait() != 0
+    assert not is_whole(pipeline / LOCK)
+    again = subprocess.run(command, cwd=pipeline, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert (pipeline / "second").read_text() == "1\n"
+    end = time.perf_counter() + 30
+    while list((pipeline / ".dvc" / "tmp").glob("watched-*")):  # each watcher ends with its DVC
+        assert time.perf_counter() < end
+        time.sleep(0.05)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,11 @@ def test_any_bytes_are_records_or_a_data_error(
         assert str(path) in str(error)
         return
     assert all(isinstance(line.value, dict) and line.origin.startswith(name) for line in lines)
+
+
+@pytest.mark.parametrize("read", [iterate_records, read_text])
+def test_a_folder_and_nothing_are_told_apart(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(DataError, match="a folder; name a file in it"):
+        read(tmp_path)
+    with pytest.raises(DataError, match="no such file"):
+        read(tmp_path / "qa.jsonl")

@@ -10,7 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kills import Clone, Kill, build_clone, kill_and_run_again
+from kill_plan import Kill
+from kills import kill_and_run_again
+from small_clone import Clone, build_clone
+from traces import HALF_CHECKPOINT, HALF_LOCK, HALF_OUTPUT, PAST_CHECKPOINT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -18,13 +21,13 @@ KILLS = [
     Kill("make_demo@world", "stage", "group", SIGINT, 0.5),
     Kill("ingest", "stage", "process", SIGTERM, 0.6),
     Kill("clean_qa", "dvc", "group", SIGINT, 0.5),
-    Kill("clean_qa", "dvc", "process", SIGKILL, 0.6),
+    Kill("clean_qa", "dvc", "process", SIGKILL, HALF_LOCK),
     Kill("base_model", "stage", "group", SIGINT, 0.7),
     Kill("base_model", "stage", "process", SIGKILL, 0.4),
-    Kill("train_book_lora", "dvc", "process", SIGKILL, "epoch done"),
-    Kill("train_book_lora", "stage", "process", SIGKILL, "checkpoint half written"),
-    Kill("train_book_lora", "stage", "group", SIGINT, "epoch done"),
-    Kill("train_book_lora", "stage", "process", SIGTERM, "output half written"),
+    Kill("train_book_lora", "dvc", "process", SIGKILL, PAST_CHECKPOINT, 0.2),
+    Kill("train_book_lora", "stage", "process", SIGKILL, HALF_CHECKPOINT),
+    Kill("train_book_lora", "stage", "group", SIGINT, PAST_CHECKPOINT, 0.1),
+    Kill("train_book_lora", "stage", "process", SIGTERM, HALF_OUTPUT),
 ]
 
 

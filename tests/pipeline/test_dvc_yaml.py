@@ -11,10 +11,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# How a stage starts, shows progress, notes its cost and words its errors does not change what it computes.
+# How a stage starts, shows progress, notes its cost, words its errors and has dvc.lock watched does not change what it
+# computes.
 INFRASTRUCTURE = {
     f"stages.core.{name}"
-    for name in ("cost", "errors", "launch", "process", "progress", "read_only", "stage", "workspace")
+    for name in ("cost", "errors", "launch", "lockfile", "process", "progress", "read_only", "stage", "workspace")
 }
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)

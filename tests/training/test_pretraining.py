@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from stages.core.errors import DataError
 from stages.training import pretraining
-from stages.training.pretraining import SharedSums, learning_rate_at, train
+from stages.training.pretraining import SharedSums, learning_rate_at, pretrain, train
 from stages.training.recipe import Phase, Recipe
 from stages.training.tiny_tokenizer import save_new_tokenizer
 
@@ -43,15 +45,16 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(tokenizer_folder: Path, checkpoints: Path, settings: Recipe) -> tuple[list[torch.Tensor], int]:
     """All processes of a training, as threads: the same code without the cost of starting interpreters."""
-    barrier = threading.Barrier(settings.num_processes)
-    sums = SharedSums(settings.num_processes, settings.shape.num_parameters + 3, barrier)  # type: ignore[arg-type]
+    parts = torch.zeros(settings.num_processes, settings.shape.num_parameters + 3)
+    pairs = [multiprocessing.Pipe() for _ in range(1, settings.num_processes)]
+    arguments = (settings, tokenizer_folder, 7, checkpoints)
     others = [
-        threading.Thread(target=train, args=(rank, settings, tokenizer_folder, 7, checkpoints, sums))
-        for rank in range(1, settings.num_processes)
+        threading.Thread(target=train, args=(rank, *arguments, SharedSums(parts, [theirs])))
+        for rank, (_, theirs) in enumerate(pairs, 1)
     ]
     for other in others:
         other.start()
-    weights, course = train(0, settings, tokenizer_folder, 7, checkpoints, sums)
+    weights, course = train(0, *arguments, SharedSums(parts, [ours for ours, _ in pairs]))
     for other in others:
         other.join()
     return [tensor.detach().clone() for tensor in weights.tensors()], course.num_tokens
@@ -99,6 +102,24 @@ def test_a_resumed_training_does_not_begin_again(
     monkeypatch.setattr(pretraining, "learning_rate_at", asking)
     trained(tokenizer_folder, tmp_path, recipe())
     assert asked == [4]  # the last checkpoint was written after step 4 of 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_process_that_is_killed_alone_is_noticed_at_once(tokenizer_folder: Path, tmp_path: Path) -> None:
+    settings = recipe(2)
+    settings.phases = [Phase(2000, 2, 96, 1, SHARES)]  # for longer than the test
+
+    def kill_the_other() -> None:
+        while not (tmp_path / "last").exists():  # both train
+            time.sleep(0.01)
+        (other,) = multiprocessing.active_children()
+        other.kill()
+
+    threading.Thread(target=kill_the_other).start()
+    with pytest.raises(DataError, match="a process of the pre-training has died"):
+        pretrain(settings, tokenizer_folder, 7, tmp_path)
+    assert multiprocessing.active_children() == []
 
 
 def test_the_number_of_processes_changes_the_batch(tokenizer_folder: Path, tmp_path: Path) -> None:

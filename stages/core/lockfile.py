@@ -1,10 +1,10 @@
-"""dvc.lock after a kill: DVC writes it in place, so a kill at that moment leaves half of it, which DVC then refuses.
+"""dvc.lock and .dvc/tmp/rwlock after a kill: DVC writes them in place, and refuses what a kill left half written.
 
     python -m stages.core.lockfile                      what `make repro` does first; prints what it mended, or nothing
     python -m stages.core.lockfile --when-dvc-ends PID  what the first stage of a `dvc repro` leaves waiting behind it
 
 A dvc.lock that is not whole becomes the last one in git, or goes where git has none; what was built since then comes
-from DVC's run cache. DVC has no place for a hook here, and takes most of a second to write the file: hence the watcher,
+from DVC's run cache. The rwlock holds who is at work on which path now, and goes. DVC has no place for a hook here, and takes most of a second to write the file: hence the watcher,
 a small process that lives exactly as long as the `dvc repro` it belongs to, in a session of its own, so that what is
 sent to DVC's whole group leaves it alone. Only what ends both at once (the power, a container) leaves it to the next
 `make repro`.
@@ -12,10 +12,12 @@ sent to DVC's whole group leaves it alone. Only what ends both at once (the powe
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stages.core.atomic import write_bytes
@@ -40,9 +42,34 @@ def is_whole(path: Path) -> bool:
 
 
 def mend(root: Path = ROOT) -> str:
-    """Puts a whole dvc.lock, here and one folder below, where there is half of one; what was done, "" for nothing."""
+    """Puts a whole dvc.lock, here and one folder below, where there is half of one, and removes half an rwlock.
+
+    What was done, "" for nothing.
+    """
     broken = [path for path in (*root.glob(LOCK), *root.glob(f"*/{LOCK}")) if not is_whole(path)]
-    return "\n".join(_mend(path, root) for path in broken)
+    return "\n".join([*(_mend(path, root) for path in broken), *_mend_rwlock(root / TMP)])
+
+
+def _mend_rwlock(tmp: Path) -> Iterator[str]:
+    path = tmp / "rwlock"
+    if not path.exists():
+        return
+    with _held(tmp / "rwlock.lock"):  # DVC's own, without which no other DVC is in the middle of writing
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            path.unlink()
+            yield f"{path.relative_to(tmp.parents[1])} was half written when DVC was killed: removed"
+
+
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """Waits for a lock of DVC's, and holds it."""
+    import fcntl
+
+    with open(lock, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _mend(path: Path, root: Path) -> str:
@@ -92,16 +119,13 @@ def _running_dvc() -> int:
 
 def watch(dvc: int, root: Path) -> None:
     """Waits for the end of DVC, then mends."""
-    import fcntl
-
     import psutil
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: F401  # before the end: it takes half a second
 
     with suppress(psutil.NoSuchProcess):
         psutil.Process(dvc).wait()
     # DVC's own lock: no other DVC is in the middle of writing, and one that starts now waits.
-    with open(root / TMP / "lock", "a") as dvc_lock:
-        fcntl.flock(dvc_lock, fcntl.LOCK_EX)
+    with _held(root / TMP / "lock"):
         mend(root)
     (root / TMP / f"watched-{dvc}").unlink(missing_ok=True)
 

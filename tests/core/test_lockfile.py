@@ -50,6 +50,17 @@ def test_half_a_lock_that_git_never_saw_goes(tmp_path: Path) -> None:
     assert not (tmp_path / LOCK).exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "stays"), [("", False), ('{"write": {"da', False), ('{"write": {}, "read": {}}', True)]
+)
+def test_half_a_list_of_who_is_at_work_goes(tmp_path: Path, content: str, stays: bool) -> None:
+    rwlock = tmp_path / ".dvc" / "tmp" / "rwlock"
+    rwlock.parent.mkdir(parents=True)
+    rwlock.write_text(content)
+    assert mend(tmp_path) == ("" if stays else ".dvc/tmp/rwlock was half written when DVC was killed: removed")
+    assert rwlock.exists() is stays
+
+
 DVC = [sys.executable, "-m", "dvc"]
 PIPELINE = """
 stages:

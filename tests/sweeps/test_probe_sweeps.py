@@ -80,7 +80,7 @@ def test_a_killed_sweep_goes_on_where_it_was(checkout: Path, sweep: Run) -> None
 
 
 def test_the_same_sweep_twice_at_once_is_refused_and_another_is_not(checkout: Path, sweep: Run) -> None:
-    grid = ("probe.value=1,2", "probe.seconds=20")
+    grid = ("probe.value=1,2", "probe.seconds=120")  # longer than all that follows, on any machine
     process = subprocess.Popen(command(*grid), cwd=checkout, env=environment(), stderr=subprocess.DEVNULL)
     while not list((checkout / "runs/probe").glob("*/*/started.txt")):
         assert process.poll() is None

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from shutil import rmtree
 
 import numpy as np
 from omegaconf import MISSING
@@ -87,7 +88,7 @@ def run(config: Config, workspace: Workspace) -> Index:
         "records": dict(sorted(Counter(record.kind for record in records).items())),
     }
     write_json(workspace.write(f"reports/{config.domain}/build_index/metrics.json"), metrics)
-    encoder.discard()
+    rmtree(cache)
     return index
 
 

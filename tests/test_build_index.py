@@ -59,8 +59,6 @@ class WordEncoder:
     def num_truncated(self, texts: Sequence[str]) -> int:
         return sum(len(text.split()) > EMBEDDER.max_tokens for text in texts)
 
-    def discard(self) -> None: ...
-
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.stack([sum(self._direction(word) for word in text.split()) for text in texts])
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -1,11 +1,12 @@
 """Arrays of batches that are done, kept until the stage has written its output: after a kill they are not made again.
 
+The stage deletes the folder then, with what runs under other settings may have left there.
+
 <folder>/<sha256 of what made it>.npy      as `numpy.save` writes it, whole or not there
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,3 @@ class KeptBatches:
         for place, array in made:
             save_array(paths[missing[place]], array)
         return [np.load(path, allow_pickle=False) for path in paths]
-
-    def discard(self) -> None:
-        """To be called when the output is written; what runs with other settings have left goes, too."""
-        shutil.rmtree(self._folder, ignore_errors=True)

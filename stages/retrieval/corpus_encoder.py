@@ -17,7 +17,7 @@ from stages.retrieval.embedding import Float32, SentenceEncoder, encode_in_batch
 class CorpusEncoder:
     """An Encoder: the vectors of `load_embedder(embedder)`, bit by bit, computed where `engine` says.
 
-    cache: a folder of its own, for batches that are done. Raises DataError as load_embedder does, and where a worker
+    cache: a folder for batches that are done (KeptBatches). Raises DataError as load_embedder does, and where a worker
     finds other weights than this machine.
     """
 
@@ -37,10 +37,6 @@ class CorpusEncoder:
     def num_truncated(self, texts: Sequence[str]) -> int:
         """How many passages are longer than the encoder reads; counted here."""
         return self._here.num_truncated(texts) if texts else 0
-
-    def discard(self) -> None:
-        """Deletes what is kept for a rerun."""
-        self._kept.discard()
 
     def _encode(self, texts: list[str]) -> Float32:
         return encode_in_batches(texts, self._embedder, partial(self._kept.map, self._load))

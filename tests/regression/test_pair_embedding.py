@@ -106,7 +106,8 @@ def test_a_model_that_gives_no_numbers_is_refused(task: RegressionTask, chat_tok
             return type("Output", (), {"last_hidden_state": states})
 
     with pytest.raises(DataError, match="hidden states are not finite"):
-        HiddenStateEmbedder(Broken(), chat_tokenizer, task, 100, 4).encode([("x", "y")])
+        pool = pair_embedding._pool_here(lambda rows: pair_embedding._pooled(Broken(), rows, 0))
+        HiddenStateEmbedder(pool, chat_tokenizer, task, 100, 4).encode([("x", "y")])
 
 
 def test_the_fingerprint_follows_what_decides_the_vectors(task: RegressionTask, base_workspace: Workspace) -> None:

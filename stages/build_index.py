@@ -7,7 +7,7 @@ answer: a user's question is far nearer to another question than to a text. Boun
     writes  data/<domain>/index/ (stages/retrieval/index.py says what lies in it, and rejected.jsonl)
             reports/<domain>/build_index/metrics.json
 
-Vectors are kept in .cache/build_index batch by batch until the index is written: a rerun after a kill goes on there.
+Vectors are kept in .cache/build_index batch by batch until the index is written: a rerun after a kill goes on.
 
     python -m stages.build_index
     python -m stages.build_index build_index.embed=text embedder=e5_large

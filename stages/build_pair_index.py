@@ -8,7 +8,7 @@ prompts of training, evaluation and `groundtune predict`.
     writes  data/<task>/pair_index/ (stages/regression/pair_index.py says what lies in it)
             reports/<task>/build_pair_index/metrics.json
 
-Vectors are kept in .cache/build_pair_index batch by batch until the index is written: a rerun after a kill goes on there.
+Vectors are kept in .cache/build_pair_index batch by batch until the index is written: a rerun after a kill goes on.
 
     python -m stages.build_pair_index
     python -m stages.build_pair_index build_pair_index.kind=encoder build_pair_index.limit=10

@@ -57,7 +57,7 @@ def map_on_ray(
     engine: Engine, load: Callable[[], Callable[[Batch], Result]], batches: Sequence[Batch]
 ) -> Iterator[tuple[int, Result]]:
     """See stages.core.engine.map_batches."""
-    with _connected(engine):
+    with connected(engine):
         import ray
 
         _check_room(engine, ray.nodes())
@@ -96,11 +96,12 @@ def _mapped(engine: Engine, load: Callable[[], Callable[[Batch], Result]], batch
 
 
 @contextmanager
-def _connected(engine: Engine) -> Iterator[None]:
+def connected(engine: Engine) -> Iterator[None]:
     """Ray in this process while the block runs; a connection that is there already is used, and stays."""
     for key, value in QUIET_RAY.items():
         os.environ.setdefault(key, value)
-    if not engine.address:  # its ports are open to the network: nobody without the token is heard
+    if not engine.address and "ray" not in sys.modules:  # which reads it when it is imported
+        # its ports are open to the network: nobody without the token is heard
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray

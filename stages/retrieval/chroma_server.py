@@ -8,6 +8,7 @@ two at once, or again after a kill, changes nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -120,5 +121,6 @@ def _connect(server: ChromaServer, headers: dict[str, str]) -> Any:
     import chromadb
     from chromadb.config import Settings
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # under Hydra a line for each request
     settings = Settings(anonymized_telemetry=False)
     return chromadb.HttpClient(server.host, server.port, server.ssl, headers, settings)

@@ -134,7 +134,7 @@ def _start(engine: Engine) -> None:
     _check_answers(engine)
     try:
         ray.init(address=engine.address, runtime_env={"py_modules": [str(ROOT / "stages")]}, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ConfigError(f"engine.address: {engine.address}: {_first_line(error)}") from error
 
 

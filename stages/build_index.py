@@ -7,20 +7,26 @@ answer: a user's question is far nearer to another question than to a text. Boun
     writes  data/<domain>/index/ (stages/retrieval/index.py says what lies in it, and rejected.jsonl)
             reports/<domain>/build_index/metrics.json
 
+Vectors are kept in .cache/build_index batch by batch until the index is written: a rerun after a kill goes on.
+
     python -m stages.build_index
     python -m stages.build_index build_index.embed=text embedder=e5_large
+    python -m stages.compose engine=ray     # embed in workers on Ray, to the same bytes; see conf/engine
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from shutil import rmtree
 
 import numpy as np
 from omegaconf import MISSING
 
 from stages.core.atomic import new_folder, write_json
+from stages.core.engine import Engine
+from stages.core.fingerprint import fingerprint
 from stages.core.ledger import Ledger
 from stages.core.schema import Embedder, one_of
 from stages.core.stage import stage_main
@@ -28,7 +34,8 @@ from stages.core.workspace import Workspace
 from stages.knowledge.knowledge_base import read_chunks
 from stages.knowledge.qa_files import read_potential_questions, read_qa
 from stages.knowledge.records import QA, Chunk, IndexRecord
-from stages.retrieval.embedding import Encoder, Float32, load_embedder
+from stages.retrieval.corpus_encoder import CorpusEncoder
+from stages.retrieval.embedding import Encoder, Float32
 from stages.retrieval.index import EMBED_MODES, WITHOUT_QUESTIONS, Index, flatten, texts_of
 
 NOT_INDEXED = ("boundary",)
@@ -42,6 +49,7 @@ class Config:
     embedder: Embedder = MISSING
     embed: str = "questions"
     without_questions: str = "text"
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         one_of(self.embed, EMBED_MODES, "embed")
@@ -61,7 +69,8 @@ def run(config: Config, workspace: Workspace) -> Index:
     documents = _with_texts([_from_chunk(chunk, generated.get(chunk.id, [])) for chunk in chunks], config, ledger)
     ledger.check(len(questions) + len(documents))
 
-    encoder = load_embedder(config.embedder)
+    cache = workspace.cache("build_index", fingerprint(config.domain, str(workspace.outputs))[:16])
+    encoder = CorpusEncoder(config.embedder, config.engine, cache)
     records, groups = zip(*questions, *documents, strict=True)
     texts, entries = flatten(groups)
     vectors = encoder.encode_passages(texts)
@@ -79,6 +88,7 @@ def run(config: Config, workspace: Workspace) -> Index:
         "records": dict(sorted(Counter(record.kind for record in records).items())),
     }
     write_json(workspace.write(f"reports/{config.domain}/build_index/metrics.json"), metrics)
+    rmtree(cache)
     return index
 
 

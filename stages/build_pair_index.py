@@ -8,6 +8,8 @@ prompts of training, evaluation and `groundtune predict`.
     writes  data/<task>/pair_index/ (stages/regression/pair_index.py says what lies in it)
             reports/<task>/build_pair_index/metrics.json
 
+Vectors are kept in .cache/build_pair_index batch by batch until the index is written: a rerun after a kill goes on.
+
     python -m stages.build_pair_index
     python -m stages.build_pair_index build_pair_index.kind=encoder build_pair_index.limit=10
 """
@@ -15,8 +17,9 @@ prompts of training, evaluation and `groundtune predict`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +27,8 @@ import numpy as np
 from omegaconf import MISSING
 
 from stages.core.atomic import new_folder, write_json
-from stages.core.fingerprint import sha256_files
+from stages.core.engine import Engine
+from stages.core.fingerprint import fingerprint, sha256_files
 from stages.core.jsonl import write_jsonl
 from stages.core.schema import Embedder, Model, one_of
 from stages.core.stage import stage_main
@@ -58,6 +62,7 @@ class Config:
     max_length: int = 512
     limit: int = 0
     num_threads: int = 0
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         one_of(self.kind, KINDS, "kind")
@@ -95,7 +100,8 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
     pairs = {(split, part): read_pairs(folder, split, part, config.limit) for split in SPLITS for part in PARTS}
     texts = sorted({(pair.a, pair.b) for part in pairs.values() for pair in part})  # most stand in both splits
     _set_threads(config)
-    embedder = load_pair_embedder(config, workspace)
+    cache = workspace.cache("build_pair_index", fingerprint(config.task.name, str(workspace.outputs))[:16])
+    embedder = load_pair_embedder(config, workspace, config.engine, cache)
     vectors = dict(zip(texts, embedder.encode(texts), strict=True))
     parts = [embedded for split in SPLITS for embedded in _embedded(split, pairs, vectors, config.top_k)]
     with new_folder(workspace.write(f"data/{config.task.name}/pair_index")) as index:
@@ -109,6 +115,7 @@ def run(config: Config, workspace: Workspace) -> dict[str, Any]:
         "splits": {split: {p.part: _sizes(p) for p in parts if p.split == split} for split in SPLITS},
     }
     write_json(workspace.write(f"reports/{config.task.name}/build_pair_index/metrics.json"), metrics)
+    rmtree(cache)
     return metrics
 
 

@@ -24,6 +24,7 @@ from stages.axolotl.settings import Axolotl
 from stages.core import schema
 from stages.core.atomic import write_text
 from stages.core.config import parse_section
+from stages.core.engine import Engine
 from stages.core.errors import ConfigError, GroundtuneError
 from stages.core.launch import Launch
 from stages.core.lockfile import leave_watcher
@@ -36,6 +37,7 @@ SHARED_SECTIONS: dict[str, type[Any]] = {
     "axolotl": Axolotl,
     "domain": schema.Domain,
     "embedder": schema.Embedder,
+    "engine": Engine,
     "launch": Launch,
     "model": schema.Model,
     "prompt": schema.Prompt,

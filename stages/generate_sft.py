@@ -14,6 +14,7 @@ server that went down, a rerun asks only for what is missing.
     python -m stages.generate_sft
     python -m stages.generate_sft --preview 5        five pairs with their chunks, before anything else is asked for
     python -m stages.generate_sft generate_sft.pairs_per_chunk=3
+    python -m stages.compose engine=ray              the base writes in workers on Ray; see conf/engine
     groundtune sft review                            decide about the pairs
 """
 
@@ -30,6 +31,7 @@ from omegaconf import MISSING
 
 from stages.core import schema
 from stages.core.atomic import write_json
+from stages.core.engine import Engine
 from stages.core.errors import DataError
 from stages.core.jsonl import write_jsonl
 from stages.core.ledger import Ledger
@@ -70,6 +72,7 @@ class Config:
     provider: Provider = MISSING
     local: Local = MISSING
     filters: Filters = MISSING
+    engine: Engine = field(default_factory=Engine)  # where the base itself writes, with provider local
 
     def __post_init__(self) -> None:
         schema.one_of(self.method, METHODS, "method")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.engine import Engine
+
 START_S = 120
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,3 +82,15 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.25)
     raise AssertionError(f"not up after {START_S} s: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[Engine]:
+    """An engine of two workers on a Ray that all tests share, as it takes many seconds to start."""
+    if not importlib.util.find_spec("ray"):
+        pytest.skip("the extra ray is not installed")
+    from stages.core.ray_engine import connected
+
+    engine = Engine("ray", num_workers=2)
+    with connected(engine):
+        yield engine

@@ -16,6 +16,7 @@ import yaml
 from stages import build_index
 from stages.build_index import Config, run
 from stages.core.config import parse_section
+from stages.core.engine import Engine
 from stages.core.errors import ConfigError, DataError
 from stages.core.jsonl import write_jsonl
 from stages.core.schema import Embedder, Retrieval
@@ -71,7 +72,7 @@ class WordEncoder:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> WordEncoder:
     encoder = WordEncoder()
-    monkeypatch.setattr(build_index, "load_embedder", lambda embedder: encoder)
+    monkeypatch.setattr(build_index, "CorpusEncoder", lambda embedder, engine, cache: encoder)
     return encoder
 
 
@@ -205,11 +206,11 @@ def test_an_embedder_that_is_not_there_leaves_the_old_index(encoder: WordEncoder
     run(Config("d", EMBEDDER), workspace)
     before = (workspace.inputs / "data/d/index/manifest.json").read_bytes()
 
-    def missing(embedder: Embedder) -> None:
+    def missing(embedder: Embedder, engine: Engine, cache: Path) -> None:
         raise DataError("not there")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_index, "load_embedder", missing)
+        patch.setattr(build_index, "CorpusEncoder", missing)
         with pytest.raises(DataError, match="not there"):
             run(Config("d", EMBEDDER), workspace)
     assert (workspace.inputs / "data/d/index/manifest.json").read_bytes() == before
@@ -226,7 +227,7 @@ def test_an_embedder_that_is_not_there_leaves_the_old_index(encoder: WordEncoder
 def test_the_section_is_closed(change: dict[str, object], message: str) -> None:
     section = yaml.safe_load((ROOT / "conf/build_index/default.yaml").read_text())
     minilm = yaml.safe_load((ROOT / "conf/embedder/minilm.yaml").read_text())
-    section |= {"domain": "d", "embedder": minilm}
+    section |= {"domain": "d", "embedder": minilm, "engine": {"kind": "local"}}
     assert parse_section(Config, section, "build_index").embedder.dimension == 384
     with pytest.raises(ConfigError, match=message):
         parse_section(Config, section | change, "build_index")

@@ -46,7 +46,7 @@ class NumberEmbedder:
 
 
 def config(**changes: Any) -> Config:
-    composed = OmegaConf.create({"seed": 13})
+    composed = OmegaConf.create({"seed": 13, "engine": {"kind": "local"}})
     composed.build_pair_index = OmegaConf.load(CONF / "build_pair_index" / "default.yaml")
     composed.embedder = OmegaConf.load(CONF / "embedder" / "minilm.yaml")
     for part in ("regression/contracts", "model/tiny"):
@@ -59,7 +59,7 @@ def config(**changes: Any) -> Config:
 @pytest.fixture
 def embedder(monkeypatch: pytest.MonkeyPatch) -> NumberEmbedder:
     embedder = NumberEmbedder()
-    monkeypatch.setattr(build_pair_index, "load_pair_embedder", lambda config, workspace: embedder)
+    monkeypatch.setattr(build_pair_index, "load_pair_embedder", lambda *_: embedder)
     return embedder
 
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from omegaconf import MISSING
 
 from stages.core.errors import ConfigError
-from stages.core.schema import one_of
+from stages.core.schema import VARIABLE_NAME, one_of
 from stages.serving.answering import Config as Chat
-from stages.synthetic.settings import VARIABLE_NAME, Provider
+from stages.synthetic.settings import Provider
 
 BENCHMARKS = ("throughput", "context", "writing", "coherence", "retrieval", "pipeline")
 

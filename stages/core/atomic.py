@@ -35,6 +35,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def save_array(path: Path, array: Any) -> None:
+    """Writes a NumPy array as .npy, through a sibling file and a rename."""
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}.npy")
+    try:
+        np.save(temporary, array, allow_pickle=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder to fill; it takes the name `path` (replacing what was there) when the block succeeds.

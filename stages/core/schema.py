@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 MODEL_KINDS = ("build", "local", "hub")
 DTYPES = ("float32", "bfloat16", "float16")
+VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # of the environment
 
 
 def one_of(value: str, allowed: tuple[str, ...], key: str) -> None:
@@ -146,12 +148,33 @@ class Domain:
 
 
 @dataclass
+class ChromaServer:
+    """Where a Chroma server listens. auth_env names an environment variable with the value of the header auth_header,
+    such as "Bearer ..."; it stands in no file of ours."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    ssl: bool = False
+    auth_header: str = "Authorization"
+    auth_env: str = ""
+    timeout_s: float = 10.0  # for its first answer
+
+    def __post_init__(self) -> None:
+        if not self.host or "/" in self.host or not 0 < self.port < 65536 or self.timeout_s <= 0:
+            raise ValueError("retrieval.server: host is a name or an address, port a number, timeout_s above 0")
+        if self.auth_env and not VARIABLE_NAME.fullmatch(self.auth_env):
+            # without its value, which may be the key
+            raise ValueError("retrieval.server.auth_env: give the name of an environment variable")
+
+
+@dataclass
 class Retrieval:
-    """How documents are looked up; the index itself does not depend on it."""
+    """How documents are looked up; the index itself does not depend on it. server: of store chroma_server."""
 
     store: str = MISSING
     fulltext: bool = False
     fusion_k: int = 60
+    server: ChromaServer = field(default_factory=ChromaServer)
 
     def __post_init__(self) -> None:
-        one_of(self.store, ("chroma", "faiss"), "retrieval.store")
+        one_of(self.store, ("chroma", "chroma_server", "faiss"), "retrieval.store")

@@ -13,15 +13,19 @@ Shapes: N pairs, B of a batch, T tokens, D dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.core.engine import Engine
 from stages.core.errors import ConfigError, DataError
 from stages.core.fingerprint import fingerprint
+from stages.core.kept_batches import KeptBatches
 from stages.core.progress import track
 from stages.core.schema import Embedder, Model
 from stages.core.workspace import Workspace
@@ -32,10 +36,14 @@ from stages.regression.answer import show_pair
 from stages.regression.pairs import plain
 from stages.regression.shortening import num_shortened, shorten_evenly
 from stages.regression.task import RegressionTask
+from stages.retrieval.corpus_encoder import CorpusEncoder
 from stages.retrieval.embedding import Encoder, load_embedder
 
 Float32 = npt.NDArray[np.float32]
 Texts = tuple[str, str]
+Pool = Callable[
+    [list[list[list[int]]]], Iterable[Float32]
+]  # batches of rows of token ids -> [B, D] each, in their order
 
 KINDS = ("hidden_states", "encoder")
 EMBEDDING_VERSION = 1  # raise it when the same pair starts to get another vector
@@ -72,10 +80,10 @@ class HiddenStateEmbedder:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, task: RegressionTask, max_length: int, batch_size: int, fingerprint: str = ""
+        self, pool: Pool, tokenizer: Any, task: RegressionTask, max_length: int, batch_size: int, fingerprint: str = ""
     ) -> None:
         self.fingerprint = fingerprint
-        self._model, self._tokenizer, self._task = model, tokenizer, task
+        self._pool, self._tokenizer, self._task = pool, tokenizer, task
         self._max_length, self._batch_size = max_length, batch_size
         self._escape = ChatFormat(tokenizer).escape
 
@@ -84,11 +92,13 @@ class HiddenStateEmbedder:
         # Sorted, so that batches (and with them the last bits) depend on the set of texts, not on their order.
         order = sorted(range(len(rows)), key=lambda n: (-len(rows[n]), rows[n]))
         batches = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
-        vectors = np.zeros((len(rows), self._model.config.hidden_size), dtype=np.float32)
-        for batch in track(batches, "Embedding", len(batches)):
-            vectors[batch] = self._pooled([rows[n] for n in batch])
-        if not np.isfinite(vectors).all():
+        if not rows:
+            return np.zeros((0, 0), dtype=np.float32)
+        pooled = np.concatenate(list(self._pool([[rows[n] for n in batch] for batch in batches])))
+        if not np.isfinite(pooled).all():
             raise DataError("the model's hidden states are not finite; try model.dtype=float32")
+        vectors = np.zeros_like(pooled)
+        vectors[order] = pooled
         return vectors
 
     def num_shortened(self, pairs: Sequence[Texts]) -> int:
@@ -101,20 +111,35 @@ class HiddenStateEmbedder:
         a, b = map(self._escape, texts)
         return token_ids(self._tokenizer, show_pair(self._task, a, b))
 
-    def _pooled(self, rows: list[list[int]]) -> Any:
-        """[B, D] of B rows of ids. Padding on the right: nothing real attends to it, and positions stay as they are."""
-        import torch
 
-        width = max(map(len, rows))
-        first = 0 if self._tokenizer.bos_token_id is None else 1
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self._model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._model.device)
-        with torch.inference_mode():
-            # without the head: its [B, T, vocabulary] logits would need more memory than all the rest
-            hidden = self._model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            weights = mask[:, first:, None].to(torch.float32)
-            mean = (hidden[:, first:].float() * weights).sum(1) / weights.sum(1)
-        return mean.cpu().numpy()
+def load_pooling(
+    model: Model, workspace: Workspace, files: Mapping[str, str]
+) -> Callable[[Sequence[Sequence[int]]], Float32]:
+    """The function from B rows of token ids to their mean hidden states, float32 [B, D].
+
+    files: of the base, with their hashes. Raises DataError where the base that lies here is another one.
+    """
+    folder = resolve_base(workspace, model)
+    if _manifest(model, workspace)["files"] != files:
+        raise DataError(f"models/base/{model.name}: a worker's node has another base model than this machine")
+    loaded, has_begin = load_model(folder, model), load_tokenizer(folder).bos_token_id is not None
+    return lambda rows: _pooled(loaded, rows, int(has_begin))
+
+
+def _pooled(model: Any, rows: Sequence[Sequence[int]], first: int) -> Float32:
+    """[B, D] of B rows of ids. Padding on the right: nothing real attends to it, and positions stay as they are."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
+    with torch.inference_mode():
+        # without the head: its [B, T, vocabulary] logits would need more memory than all the rest
+        hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        weights = mask[:, first:, None].to(torch.float32)
+        mean = (hidden[:, first:].float() * weights).sum(1) / weights.sum(1)
+    pooled: Float32 = mean.cpu().numpy()
+    return pooled
 
 
 class SentencePairEmbedder:
@@ -146,28 +171,40 @@ def _num_shortened(pairs: Sequence[Texts], shortened: Callable[[Texts], list[str
     return sum(num_shortened([plain(text) for text in pair], shortened(pair)) for pair in pairs)
 
 
-def load_pair_embedder(config: EmbeddingConfig, workspace: Workspace) -> PairEmbedder:
+def load_pair_embedder(
+    config: EmbeddingConfig, workspace: Workspace, engine: Engine | None = None, cache: Path | None = None
+) -> PairEmbedder:
     """Loads what `config.kind` names, from files that are on this machine, on the accelerator where there is one.
 
-    Raises DataError where files are missing; ConfigError where max_length is more than the base model reads.
+    With `engine` and `cache` it embeds where the engine says, and keeps batches that are done in the cache. Raises
+    DataError where files are missing; ConfigError where max_length is more than the base model reads.
     """
     if config.kind == "encoder":
         max_length = min(config.max_length, config.embedder.max_tokens)
-        encoder = load_embedder(replace(config.embedder, max_tokens=max_length))
+        embedder = replace(config.embedder, max_tokens=max_length)
+        encoder = CorpusEncoder(embedder, engine, cache) if engine and cache else load_embedder(embedder)
         return SentencePairEmbedder(encoder, config.task, max_length)
     if config.max_length > config.model.max_context_tokens:
         raise ConfigError(
             f"max_length: {config.max_length} tokens, but the model {config.model.name} reads "
             f"{config.model.max_context_tokens} (model.max_context_tokens)"
         )
-    folder = resolve_base(workspace, config.model)
-    model, tokenizer = load_model(folder, config.model), load_tokenizer(folder)
-    sizes = config.max_length, config.batch_size
-    return HiddenStateEmbedder(model, tokenizer, config.task, *sizes, _base_fingerprint(config, workspace))
+    tokenizer, base = load_tokenizer(resolve_base(workspace, config.model)), _base_fingerprint(config, workspace)
+    load = partial(load_pooling, config.model, workspace, _manifest(config.model, workspace)["files"])
+    pool = partial(KeptBatches(cache, engine, base).map, load) if engine and cache else _pool_here(load())
+    return HiddenStateEmbedder(pool, tokenizer, config.task, config.max_length, config.batch_size, base)
+
+
+def _pool_here(pooled: Callable[[Sequence[Sequence[int]]], Float32]) -> Pool:
+    return lambda batches: map(pooled, track(batches, "Embedding", len(batches)))
 
 
 def _base_fingerprint(config: EmbeddingConfig, workspace: Workspace) -> str:
     """The base's weights and tokenizer, and the text that it reads; the batch size shifts values by 1e-7 only."""
-    manifest = json.loads((workspace.read(base_folder(config.model)) / MANIFEST).read_text(encoding="utf-8"))
     settings = (config.model.dtype, config.task.prompt.pair, config.max_length)
-    return fingerprint(EMBEDDING_VERSION, "hidden_states", manifest["files"], *settings)
+    return fingerprint(EMBEDDING_VERSION, "hidden_states", _manifest(config.model, workspace)["files"], *settings)
+
+
+def _manifest(model: Model, workspace: Workspace) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((workspace.read(base_folder(model)) / MANIFEST).read_text(encoding="utf-8"))
+    return manifest

@@ -33,7 +33,7 @@ class ChromaStore:
     def __init__(self, index: Index, cache: Path) -> None:
         from filelock import FileLock
 
-        self._groups = _equal_entries(index)
+        self._groups = equal_entries(index)
         self._folder = cache / "chroma" / index.hash[:32]
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         # Two processes may want it at once: the second waits, then finds it built.
@@ -46,18 +46,7 @@ class ChromaStore:
 
     def nearest(self, vectors: Float32, num: int, kinds: Collection[str] | None) -> list[npt.NDArray[np.int64]]:
         """For each of the Q queries about `num` entries, nearest first, of records of these kinds (None: all)."""
-        found: list[npt.NDArray[np.int64]] = []
-        for start in range(0, len(vectors), QUERIES_AT_ONCE):
-            result = self._collection.query(
-                query_embeddings=vectors[start : start + QUERIES_AT_ONCE],
-                n_results=min(num, len(self._groups)),
-                where=None if kinds is None else {"kind": {"$in": sorted(kinds)}},
-                include=[],
-            )
-            for ids in result["ids"]:
-                entries = [entry for place in ids for entry in self._groups[int(place)]]
-                found.append(np.array(entries, dtype=np.int64))
-        return found
+        return nearest_entries(self._collection, self._groups, vectors, num, kinds)
 
     def _existing_collection(self) -> Any:
         from chromadb.errors import ChromaError
@@ -82,7 +71,7 @@ def _open(folder: Path) -> Any:
     return chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
 
 
-def _equal_entries(index: Index) -> list[list[int]]:
+def equal_entries(index: Index) -> list[list[int]]:
     """Entry numbers grouped by kind of record and vector."""
     groups: dict[tuple[str, bytes], list[int]] = {}
     for entry, number in enumerate(index.entries):
@@ -90,16 +79,38 @@ def _equal_entries(index: Index) -> list[list[int]]:
     return list(groups.values())
 
 
+def nearest_entries(
+    collection: Any, groups: list[list[int]], vectors: Float32, num: int, kinds: Collection[str] | None
+) -> list[npt.NDArray[np.int64]]:
+    """`nearest` of a store, from a collection that holds `groups`."""
+    found: list[npt.NDArray[np.int64]] = []
+    for start in range(0, len(vectors), QUERIES_AT_ONCE):
+        result = collection.query(
+            query_embeddings=vectors[start : start + QUERIES_AT_ONCE],
+            n_results=min(num, len(groups)),
+            where=None if kinds is None else {"kind": {"$in": sorted(kinds)}},
+            include=[],
+        )
+        for ids in result["ids"]:
+            entries = [entry for place in ids for entry in groups[int(place)]]
+            found.append(np.array(entries, dtype=np.int64))
+    return found
+
+
 def _build(folder: Path, index: Index, groups: list[list[int]]) -> None:
     client = _open(folder)
     # embedding_function=None: Chroma's default would fetch a model.
     collection = client.create_collection(COLLECTION, embedding_function=None, configuration={"hnsw": GRAPH})
-    size = client.get_max_batch_size()
+    add_entries(collection, index, groups, client.get_max_batch_size())
+    client.close()
+
+
+def add_entries(collection: Any, index: Index, groups: list[list[int]], size: int) -> None:
+    """The first of each group, `size` at once; what is there already is written again."""
     for start in range(0, len(groups), size):
         entries = [group[0] for group in groups[start : start + size]]
-        collection.add(
+        collection.upsert(
             ids=[str(place) for place in range(start, start + len(entries))],
             embeddings=index.vectors[entries],
             metadatas=[{"kind": index.records[index.entries[entry]].kind} for entry in entries],
         )
-    client.close()

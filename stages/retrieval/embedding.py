@@ -12,15 +12,14 @@ finds its vectors again by fingerprint and texts, loads the encoder only when it
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.core.atomic import save_array
 from stages.core.errors import DataError
 from stages.core.progress import track
 from stages.core.schema import Embedder
@@ -67,28 +66,42 @@ class SentenceEncoder:
         ids = self._model.tokenizer(prefixed, truncation=False, verbose=False)["input_ids"]
         return sum(len(row) > self._embedder.max_tokens for row in ids)
 
-    def _encode(self, texts: list[str]) -> Float32:
-        if not texts:
-            return np.zeros((0, self._embedder.dimension), dtype=np.float32)
-        # Sorted, so that batches (and with them the last bits) depend on the set of texts, not on their order.
-        distinct = sorted(set(texts), key=lambda text: (-len(text), text))
+    def encode_batch(self, texts: list[str]) -> Float32:
+        """float32[N, D] of the texts as they are, in one batch, of any length."""
         size = self._embedder.batch_size
-        batches = [distinct[start : start + size] for start in range(0, len(distinct), size)]
-        encode = partial(self._model.encode, batch_size=size, show_progress_bar=False)
-        rows = [encode(batch) for batch in track(batches, "Embedding")]
-        vectors = self._normalised(np.concatenate(rows).astype(np.float32))
-        place = {text: number for number, text in enumerate(distinct)}
-        return vectors[[place[text] for text in texts]]
+        rows: Float32 = self._model.encode(texts, batch_size=size, show_progress_bar=False).astype(np.float32)
+        return rows
 
-    def _normalised(self, vectors: Float32) -> Float32:
-        name, expected = self._embedder.name, self._embedder.dimension
-        if vectors.shape[1] != expected:
-            raise DataError(f"embedder {name}: gives {vectors.shape[1]} dimensions; embedder.dimension says {expected}")
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not (np.isfinite(norms) & (norms > 0)).all():
-            raise DataError(f"embedder {name}: gives NaN or zero vectors; try embedder.dtype=float32")
-        normalised: Float32 = vectors / norms
-        return normalised
+    def _encode(self, texts: list[str]) -> Float32:
+        return encode_in_batches(
+            texts, self._embedder, lambda batches: map(self.encode_batch, track(batches, "Embedding"))
+        )
+
+
+def encode_in_batches(
+    texts: Sequence[str], embedder: Embedder, encode: Callable[[list[list[str]]], Iterable[Float32]]
+) -> Float32:
+    """float32[N, D], rows of length 1. encode: batches of texts to float32[B, D] each, in their order."""
+    if not texts:
+        return np.zeros((0, embedder.dimension), dtype=np.float32)
+    # Sorted, so that batches (and with them the last bits) depend on the set of texts, not on their order.
+    distinct = sorted(set(texts), key=lambda text: (-len(text), text))
+    size = embedder.batch_size
+    rows = encode([distinct[start : start + size] for start in range(0, len(distinct), size)])
+    vectors = _normalised(np.concatenate(list(rows)), embedder)
+    place = {text: number for number, text in enumerate(distinct)}
+    return vectors[[place[text] for text in texts]]
+
+
+def _normalised(vectors: Float32, embedder: Embedder) -> Float32:
+    name, expected = embedder.name, embedder.dimension
+    if vectors.shape[1] != expected:
+        raise DataError(f"embedder {name}: gives {vectors.shape[1]} dimensions; embedder.dimension says {expected}")
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        raise DataError(f"embedder {name}: gives NaN or zero vectors; try embedder.dtype=float32")
+    normalised: Float32 = vectors / norms
+    return normalised
 
 
 def load_embedder(embedder: Embedder) -> SentenceEncoder:
@@ -133,15 +146,5 @@ def cached_encode(
     if encoder.fingerprint != fingerprint:
         raise ValueError(f"encoder {encoder.fingerprint[:12]} was loaded where {fingerprint[:12]} was asked for")
     vectors = encoder.encode_queries(texts) if kind == "query" else encoder.encode_passages(texts)
-    _save_whole(path, vectors)
+    save_array(path, vectors)
     return vectors
-
-
-def _save_whole(path: Path, vectors: Float32) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}.npy")
-    try:
-        np.save(temporary, vectors, allow_pickle=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from stages.core.schema import Retrieval
 from stages.knowledge.records import IndexRecord
+from stages.retrieval.chroma_server import ChromaServerStore
 from stages.retrieval.chroma_store import ChromaStore
 from stages.retrieval.embedding import Float32
 from stages.retrieval.faiss_store import FaissStore
@@ -41,7 +42,11 @@ class VectorStore(Protocol):
         """For each of the Q queries up to `num` entries, nearest first, of records of these kinds (None: all)."""
 
 
-STORES: dict[str, Callable[[Index, Path], VectorStore]] = {"chroma": ChromaStore, "faiss": FaissStore}
+STORES: dict[str, Callable[[Index, Retrieval, Path], VectorStore]] = {
+    "chroma": lambda index, _, cache: ChromaStore(index, cache),
+    "chroma_server": lambda index, retrieval, _: ChromaServerStore(index, retrieval.server),
+    "faiss": lambda index, _, cache: FaissStore(index, cache),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Searcher:
     def __init__(self, index: Index, retrieval: Retrieval, cache: Path) -> None:
         self.index = index
         self._fusion_k = retrieval.fusion_k
-        self._store = STORES[retrieval.store](index, cache)
+        self._store = STORES[retrieval.store](index, retrieval, cache)
         self._fulltext = FulltextStore(index) if retrieval.fulltext else None
         self._kinds = np.array([index.records[number].kind for number in index.entries])
         self._sections: dict[tuple[str, str, str], dict[int, IndexRecord]] = defaultdict(dict)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from omegaconf import MISSING
 
-from stages.core.schema import one_of
+from stages.core.schema import VARIABLE_NAME, one_of
 
 KINDS = ("openai", "local")
 METHODS = ("instruct", "continue_chat")
 FORMS = ("pair", "choice")
 RESPONSE_FORMATS = ("json_schema", "json_object", "text")  # from the strictest to what every server understands
-VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stages.core import schema
+from stages.core.engine import Engine
 from stages.core.fingerprint import fingerprint
 from stages.core.workspace import Workspace
 from stages.prompts.renderer import Renderer
@@ -34,6 +35,7 @@ class Settings(ModelSettings, Protocol):
     method: str
     styles: dict[str, Style]
     wording: Wording
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -81,21 +83,26 @@ def write(config: Settings, tasks: Sequence[Task], workspace: Workspace) -> tupl
     if _continues_chats(config):
         from stages.synthetic.local_model import LocalModel
 
-        local = LocalModel(config.model, config.prompt, config.local, config.seed, workspace)
+        local = LocalModel(config.model, config.prompt, config.local, config.seed, workspace, config.engine)
         drafts, replies = local.continue_chats(tasks, config.styles)
         return drafts, usage_of(replies)
     requests = _requests(config)
-    answers = ask(config, [requests.build(task) for task in tasks], workspace)
+    answers = ask(config, [requests.build(task) for task in tasks], workspace, config.engine)
     drafts = [draft for task, reply in zip(tasks, answers, strict=True) for draft in requests.read(task, reply)]
     return drafts, usage_of(answers)
 
 
-def ask(config: ModelSettings, requests: Sequence[Request], workspace: Workspace) -> list[Reply]:
-    """A reply for each request, in their order; none is asked for twice."""
+def ask(
+    config: ModelSettings, requests: Sequence[Request], workspace: Workspace, engine: Engine | None = None
+) -> list[Reply]:
+    """A reply for each request, in their order; none is asked for twice.
+
+    engine: where the base itself answers; a server is asked from here, where its rate is kept.
+    """
     if config.provider.kind == "local":
         from stages.synthetic.local_model import LocalModel
 
-        return LocalModel(config.model, config.prompt, config.local, config.seed, workspace).answer(requests)
+        return LocalModel(config.model, config.prompt, config.local, config.seed, workspace, engine).answer(requests)
     from stages.synthetic.server import Server
 
     return Server(config.provider, workspace.cache("requests")).answer(requests)

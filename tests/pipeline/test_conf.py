@@ -52,7 +52,7 @@ def test_every_section_has_its_dataclass() -> None:
         ("+train_rag_lora.lora.rr=8", "train_rag_lora.lora.rr: unknown key"),
         ("train_rag_lora.lora.r=eight", "train_rag_lora.lora.r:"),
         ("model=gpt17", "model/gpt17"),
-        ("retrieval.store=redis", "retrieval.store: 'redis' is not one of chroma, faiss"),
+        ("retrieval.store=redis", "retrieval.store: 'redis' is not one of chroma, chroma_server, faiss"),
         (
             "+train_style.variants.me={data: style/me, base: models/base/tiny}",
             "train_style.variants.me.base: all variants share train_style.base",

@@ -9,13 +9,27 @@ import grimp
 import pytest
 import yaml
 
+from stages.compose import compose
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # How a stage starts, shows progress, notes its cost, words its errors and has dvc.lock watched does not change what it
 # computes.
 INFRASTRUCTURE = {
     f"stages.core.{name}"
-    for name in ("cost", "errors", "launch", "lockfile", "process", "progress", "read_only", "stage", "workspace")
+    for name in (
+        "cost",
+        "engine",
+        "errors",
+        "launch",
+        "lockfile",
+        "process",
+        "progress",
+        "ray_engine",
+        "read_only",
+        "stage",
+        "workspace",
+    )
 }
 STAGES: dict[str, dict[str, Any]] = {
     name: entry.get("do", entry)
@@ -28,6 +42,12 @@ RUNNABLE = sorted(set(STAGES) - {"params"})
 @pytest.fixture(scope="module")
 def imports() -> grimp.ImportGraph:
     return grimp.build_graph("stages", cache_dir=None)
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, Any]:
+    """As they stand in params.yaml: a group's default.yaml may take settings from further groups."""
+    return {str(name): value for name, value in compose([]).items()}
 
 
 def code_of(stage: str, imports: grimp.ImportGraph) -> set[str]:
@@ -45,15 +65,15 @@ def test_a_stage_depends_on_exactly_the_code_it_imports(stage: str, imports: gri
 
 
 @pytest.mark.parametrize("stage", RUNNABLE)
-def test_stage_module_command_and_section_bear_one_name(stage: str) -> None:
-    section = yaml.safe_load((ROOT / "conf" / stage / "default.yaml").read_text(encoding="utf-8"))
+def test_stage_module_command_and_section_bear_one_name(stage: str, sections: dict[str, Any]) -> None:
+    section = sections[stage]
     command = f"python -m stages.{stage}"
-    if not {"variants", "launch"} & set(section):
+    if not {"variants", "launch", "engine"} & set(section):
         assert STAGES[stage]["cmd"] == command
         assert STAGES[stage]["params"] == [stage]
         return
-    # every setting but the name of the variant and how many processes train; of the variants only its own
-    settings = set(section) - {"variants", "variant", "num_workers", "launch"}
+    # every setting but the name of the variant, how many processes work and where; of the variants only its own
+    settings = set(section) - {"variants", "variant", "num_workers", "launch", "engine"}
     if "variants" in section:
         command, settings = command + " @${key}", settings | {"variants.${key}"}
     assert STAGES[stage]["cmd"] == command

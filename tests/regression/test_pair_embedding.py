@@ -3,11 +3,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stages.core.engine import Engine
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import Embedder, Model
 from stages.core.workspace import Workspace
@@ -76,7 +78,7 @@ def test_a_pair_and_its_mirror_image_are_two_texts(embedder: HiddenStateEmbedder
 
 
 def test_nothing_to_embed(embedder: HiddenStateEmbedder) -> None:
-    assert embedder.encode([]).shape == (0, 64)
+    assert len(embedder.encode([])) == 0
 
 
 def test_long_pairs_are_shortened_evenly_and_counted(embedder: HiddenStateEmbedder) -> None:
@@ -106,7 +108,8 @@ def test_a_model_that_gives_no_numbers_is_refused(task: RegressionTask, chat_tok
             return type("Output", (), {"last_hidden_state": states})
 
     with pytest.raises(DataError, match="hidden states are not finite"):
-        HiddenStateEmbedder(Broken(), chat_tokenizer, task, 100, 4).encode([("x", "y")])
+        pool = pair_embedding._pool_here(lambda rows: pair_embedding._pooled(Broken(), rows, 0))
+        HiddenStateEmbedder(pool, chat_tokenizer, task, 100, 4).encode([("x", "y")])
 
 
 def test_the_fingerprint_follows_what_decides_the_vectors(task: RegressionTask, base_workspace: Workspace) -> None:
@@ -153,3 +156,23 @@ def test_a_sentence_encoder_reads_the_shown_pair(task: RegressionTask, monkeypat
     whole = load_pair_embedder(replace(config, max_length=500), Workspace())  # the encoder reads 100
     assert len({loaded.fingerprint, longer.fingerprint, whole.fingerprint}) == 3
     assert whole.fingerprint == load_pair_embedder(replace(config, max_length=100), Workspace()).fingerprint
+
+
+@pytest.mark.slow
+def test_workers_on_ray_give_the_same_bytes(
+    task: RegressionTask, base_workspace: Workspace, ray_here: Engine, tmp_path: Path
+) -> None:
+    pairs = wild_pairs(13)
+    expected = load_pair_embedder(Settings(task), base_workspace).encode(pairs)
+    on_ray = load_pair_embedder(Settings(task), base_workspace, ray_here, tmp_path / "kept")
+    np.testing.assert_array_equal(on_ray.encode(pairs), expected)
+    kept = sorted((tmp_path / "kept").iterdir())
+    assert len(kept) == 4
+    kept[0].unlink()
+    here = load_pair_embedder(Settings(task), base_workspace, Engine(), tmp_path / "kept")
+    np.testing.assert_array_equal(here.encode(pairs), expected)
+
+
+def test_another_base_than_the_stage_has_seen_is_refused(task: RegressionTask, base_workspace: Workspace) -> None:
+    with pytest.raises(DataError, match="a worker's node has another base model"):
+        pair_embedding.load_pooling(Settings(task).model, base_workspace, {})

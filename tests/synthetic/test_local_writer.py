@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from stages.core.engine import Engine
+from stages.core.errors import DataError
 from stages.core.jsonl import read_jsonl
 from stages.core.schema import Model
 from stages.core.workspace import ROOT, Workspace
@@ -16,10 +18,12 @@ from stages.generate_sft import Config, run
 from stages.generation.decoding import generate
 from stages.knowledge.records import Chunk
 from stages.synthetic.local_model import LocalModel
+from stages.synthetic.local_writer import load_writer
 from stages.synthetic.plan import Task
 from stages.synthetic.requests import Request
 from stages.synthetic.sampling import sample
-from stages.synthetic.settings import Local, Style
+from stages.synthetic.settings import Local, Provider, Style
+from stages.synthetic.writers import write
 
 MODEL = Model(name="random", kind="build", max_context_tokens=512)
 SETTINGS = Local(temperature=1.0, max_tokens=12, batch_size=3)
@@ -113,6 +117,41 @@ def test_instructions_are_answered_from_the_journal_too(
     assert all(reply.num_prompt_tokens and reply.finish_reason in ("stop", "length") for reply in replies)
     (random_base / "model.safetensors").unlink()
     assert local(workspace, config).answer(requests) == replies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["instruct", "continue_chat"])
+def test_two_workers_on_ray_write_what_is_written_here(
+    random_base: Path,
+    config: Config,
+    workspace: Workspace,
+    chunks: Callable[[int], list[Chunk]],
+    ray_here: Engine,
+    method: str,
+) -> None:
+    asked = tasks(chunks(10))
+    settings = replace(
+        config, model=MODEL, provider=Provider(kind="local"), local=SETTINGS, method=method, pairs_per_chunk=2
+    )
+    here = write(settings, asked, workspace)
+    journal = workspace.cache("requests") / "local-random.jsonl"
+    lines = sorted(journal.read_bytes().splitlines(keepends=True))
+    journal.unlink()
+    on_ray = replace(settings, engine=ray_here)
+    assert write(on_ray, asked, workspace) == here
+    assert sorted(journal.read_bytes().splitlines(keepends=True)) == lines
+
+    journal.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:9])  # as after a kill
+    assert write(on_ray, asked, workspace) == here
+    (random_base / "model.safetensors").unlink()  # all is there: neither engine asks
+    assert write(on_ray, asked, workspace) == write(settings, asked, workspace) == here
+
+
+def test_another_base_than_the_stage_has_seen_is_refused(
+    random_base: Path, config: Config, workspace: Workspace
+) -> None:
+    with pytest.raises(DataError, match="a worker's node has another base model"):
+        load_writer("instruct", MODEL, config.prompt, SETTINGS, workspace, "another")
 
 
 @pytest.mark.slow

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from omegaconf import MISSING
 
 from stages.core.errors import ConfigError
-from stages.core.schema import one_of
+from stages.core.schema import VARIABLE_NAME, one_of
 
 KINDS = ("openai", "local")
 CLIENT_SYSTEM = ("refuse", "ignore")
-VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 KEY = re.compile(r"[!-~]+")  # what a header can carry
 

@@ -99,7 +99,8 @@ def _reason(error: Exception) -> str:
 
 
 def _release_memory() -> None:
-    """The next job may come into this process."""
+    """The next job may come into this process. What is left, mostly modules, is not looked through again."""
     gc.collect()
+    gc.freeze()
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
         torch.cuda.empty_cache()

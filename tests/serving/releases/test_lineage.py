@@ -36,7 +36,7 @@ def head(root: Path) -> str:
 
 
 def test_the_chain_of_an_export(repository: Workspace) -> None:
-    cost = {"device": "cpu: small", "wall_s": 1.5}
+    cost = {"device": "cpu: small", "launch": {"kind": "ddp", "num_processes": 2}, "wall_s": 1.5}
     write_json(repository.inputs / "reports/world/cost/train_rag_lora.json", cost)
     lineage = explain(EXPORT, repository)
     assert (lineage.path, lineage.state, lineage.differences) == (EXPORT, AS_LOCKED, [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from stages.sweeps.scoring import SCORERS
 
 REPORTS = ROOT / "reports" / "sweeps"
 DIGITS = 3
+PLAIN = re.compile(r"[A-Za-z0-9.+-]*")
+UNSAFE_IN_CODE = set("`|\n\r")
 MAX_ROWS_OF_UNSCORED = 6  # metrics of a stage that trains nothing: the CSV has them all
 
 
@@ -114,7 +117,14 @@ def _against(found: Comparison | None, metric: str) -> str:
 
 
 def _label(results: SweepResults, one: Configuration) -> str:
-    return markdown.inline(results.label(one))
+    return results.label(one, _value)
+
+
+def _value(text: str) -> str:
+    """A setting: a plain word or number as it is, anything else as code, which needs no escapes to be read."""
+    if PLAIN.fullmatch(text):
+        return text
+    return markdown.inline(text) if set(text) & UNSAFE_IN_CODE else f"`{text}`"
 
 
 def _configurations(results: SweepResults) -> str:
@@ -124,7 +134,7 @@ def _configurations(results: SweepResults) -> str:
     rows = [
         (
             str(rank),
-            *(markdown.inline(one.settings.get(key, "")) for key in results.varied),
+            *(_value(one.settings.get(key, "")) for key in results.varied),
             *(markdown.estimate(_of(results, one, name), DIGITS) for name in shown),
             ", ".join(map(str, one.scores.seeds)),
             f"{sum(job.note['train_s'] for job in one.jobs):.0f}",

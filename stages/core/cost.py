@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.core.atomic import write_json
-from stages.core.launch import Launch, num_processes
 
 if TYPE_CHECKING:
     import psutil
@@ -56,11 +55,12 @@ def owner(section: Mapping[str, Any]) -> str:
 
 
 def launch_of(section: Mapping[str, Any]) -> dict[str, Any]:
-    """How the processes that trained were launched; empty for a stage that trains nothing."""
-    if not section.get("launch"):
+    """How the processes that trained were launched (conf/launch); empty for a stage that trains nothing."""
+    if not (launch := section.get("launch")):
         return {}
-    launch = Launch(**section["launch"])
-    return {"launch": {"kind": launch.kind, "num_processes": num_processes(launch)}}
+    torch = sys.modules.get("torch")
+    num = 1 if launch["kind"] == "single" else launch.get("num_processes")
+    return {"launch": {"kind": launch["kind"], "num_processes": num or (torch.cuda.device_count() if torch else None)}}
 
 
 def process_cost(memory: MemoryPeak) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _overlay(panel: Any, results: SweepResults, curves: Sequence[Sequence[Curve]
         colour = COLOURS[0] if rank == 0 else str(0.45 + 0.4 * rank / num)
         for number, curve in enumerate(curves[rank]):
             name = _wrapped(results.label(one), 2 * LABEL_CHARS) if number == 0 and rank < NUM_NAMED else None
-            epochs, losses = [row["epoch"] for row in curve], [row["eval_loss"] for row in curve]
+            epochs, losses = [row["epoch"] for row in curve], [_token_loss(row) for row in curve]
             panel.plot(epochs, losses, color=colour, marker="o", ms=3, lw=2 if rank == 0 else 1, label=name)
     panel.set_xlim(left=0)
     panel.set_xlabel("epoch")
@@ -117,6 +117,11 @@ def _overlay(panel: Any, results: SweepResults, curves: Sequence[Sequence[Curve]
     panel.set_title(f"in training, on all evaluation rows{'; the best named' if num > NUM_NAMED else ''}", loc="left")
     handles, labels = panel.get_legend_handles_labels()
     panel.legend(handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8)
+
+
+def _token_loss(row: Mapping[str, float]) -> float:
+    """Of a loss with several parts that over tokens: kinds and weights of the others may be what the sweep varies."""
+    return row.get("eval_token", row["eval_loss"])
 
 
 def _wrapped(label: str, num_chars: int = LABEL_CHARS) -> str:

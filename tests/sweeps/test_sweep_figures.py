@@ -40,9 +40,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The axes of a sweep's figure."""
 
     def draw(jobs: Sequence[dict[str, str]]) -> list[Any]:
+        if not (tmp_path / "plan.json").exists():
+            results_of(tmp_path, jobs)
         found: list[Any] = []
         monkeypatch.setattr(figures, "save_figure", lambda figure, path: found.extend(figure.axes))
-        assert figures.draw(results_of(tmp_path, jobs), tmp_path / "sweep.png")
+        assert figures.draw(SweepResults.read(tmp_path), tmp_path / "sweep.png")
         return found
 
     return draw
@@ -72,6 +74,14 @@ def test_two_settings_make_a_map_whether_they_are_numbers_or_words(drawn: Any) -
         (1, 1): ("2", "normal"),
         (1, 0): ("2.5", "normal"),
     }
+
+
+def test_of_a_loss_with_parts_the_comparable_one_is_drawn(drawn: Any, tmp_path: Path) -> None:
+    drawn(KINDS)
+    for path in tmp_path.glob("*/reports/curve.csv"):
+        write_text(path, "epoch,eval_loss,eval_token\n1,99,0.5\n2,98,0.25\n")
+    _, curves = drawn(KINDS)
+    assert {tuple(line.get_ydata()) for line in curves.lines} == {(0.5, 0.25)}
 
 
 def test_what_varies_in_more_than_two_ways_is_ranked(drawn: Any) -> None:

@@ -1,5 +1,5 @@
-"""A sweep in one figure: the metric over the two settings that vary as a heat map, or ranked with its intervals where
-one or more than two do; beside it all evaluation curves overlaid."""
+"""A sweep in one figure: the metric over the two settings that vary as a heat map, else ranked
+with its intervals; beside it all evaluation curves overlaid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Curve = Sequence[Mapping[str, float]]
 Panel = Callable[[Any], None]
 
-MAX_RANKED = 16
+MAX_RANKED = 12
 NUM_NAMED = 3
 LABEL_CHARS = 30
 GREY = "#888888"
@@ -43,13 +43,19 @@ def _panels(results: SweepResults) -> list[Panel]:
         return []
     curves = [_curves(one) for one in results.configurations]
     panels: list[Panel] = []
-    if len(results.varied) == 2:
+    if _is_grid(results):
         panels.append(lambda panel: _heat_map(panel, results))
     elif len(results.configurations) > 1:
         panels.append(lambda panel: _ranking(panel, results))
     if any(curves):
         panels.append(lambda panel: _overlay(panel, results, curves))
     return panels
+
+
+def _is_grid(results: SweepResults) -> bool:
+    """Of two settings, whose values come together; those of a search are nearly all different."""
+    nums = [len(values_of(results, key)) for key in results.varied]
+    return len(nums) == 2 and nums[0] * nums[1] <= 2 * len(results.jobs)
 
 
 def values_of(results: SweepResults, key: str) -> list[str]:
@@ -96,10 +102,8 @@ def _ranking(panel: Any, results: SweepResults) -> None:
     panel.invert_yaxis()
     panel.grid(axis="x")
     panel.set_xlabel(f"validation {results.plan.metric}, 95 % interval; grey: told from the best")
-    of_all = (
-        f", the best {MAX_RANKED} of {len(results.configurations)}" if len(results.configurations) > MAX_RANKED else ""
-    )
-    panel.set_title(f"ranked{of_all}", loc="left")
+    num = len(results.configurations)
+    panel.set_title(f"the best {MAX_RANKED} of {num}" if num > MAX_RANKED else "ranked", loc="left")
 
 
 def _overlay(panel: Any, results: SweepResults, curves: Sequence[Sequence[Curve]]) -> None:

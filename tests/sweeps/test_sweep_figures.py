@@ -90,6 +90,11 @@ def test_what_varies_in_more_than_two_ways_is_ranked(drawn: Any) -> None:
     assert ranking.get_title(loc="left") == "ranked" and len(ranking.get_yticklabels()) == 5
 
 
+def test_a_search_in_two_settings_is_no_map(drawn: Any) -> None:
+    ranking, _ = drawn([{"s.rate": f"0.{n}", "s.decay": f"0.0{n}"} for n in range(1, 15)])
+    assert ranking.get_title(loc="left") == "the best 12 of 14" and len(ranking.get_yticklabels()) == 12
+
+
 def test_nothing_finished_draws_nothing(tmp_path: Path) -> None:
     (tmp_path / "sweep.png").write_bytes(b"of an earlier run")
     results = SweepResults(Plan("s", "", "loss", 13, 200, "command"), [])

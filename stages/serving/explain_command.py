@@ -97,7 +97,7 @@ def _cost(cost: Mapping[str, Any]) -> str:
     launch = cost.get("launch", {})
     parts = [
         str(cost.get("device", "")),
-        f"{launch['kind']} of {launch['num_processes']}" if launch else "",
+        f"launch {launch['kind']}, processes {launch['num_processes']}" if launch else "",
         f"{cost['wall_s']} s" if "wall_s" in cost else "",
     ]
     return ", ".join(filter(None, parts))

@@ -22,6 +22,7 @@ MAX_RANKED = 12
 NUM_NAMED = 3
 LABEL_CHARS = 30
 GREY = "#888888"
+LOG_FROM = 10  # times the smallest value: else it would leave no room between the others
 
 
 def draw(results: SweepResults, path: Path) -> bool:
@@ -100,6 +101,9 @@ def _ranking(panel: Any, results: SweepResults) -> None:
         panel.errorbar([one.estimate.value], [place], xerr=errors, fmt="o", color=colour, capsize=2, ms=5)
     panel.set_yticks(range(len(ranked)), [_wrapped(results.label(one)) for one in ranked], size=8)
     panel.invert_yaxis()
+    values = [one.estimate.value for one in ranked]
+    if min(values) > 0 and max(values) > LOG_FROM * min(values):
+        panel.set_xscale("log")
     panel.grid(axis="x")
     panel.set_xlabel(f"validation {results.plan.metric}, 95 % interval; grey: told from the best")
     num = len(results.configurations)

@@ -115,10 +115,14 @@ class Comparison:
     num_seeds: int
 
     @property
+    def by_chance(self) -> bool:
+        """Whether signs alone may be so: of few documents an interval is too narrow, this test then finds nothing."""
+        return self.over_questions is not None and self.over_questions.p >= MAX_P
+
+    @property
     def distinguishable(self) -> bool:
-        """Whether no interval that there is holds 0, nor chance explains it: of few documents an interval is too
-        narrow, while the exact test of signs then finds nothing."""
-        if self.over_questions is None or self.over_questions.p >= MAX_P:
+        """Whether no interval that there is holds 0, and chance does not explain it."""
+        if self.over_questions is None or self.by_chance:
             return False
         intervals = [(self.over_questions.low, self.over_questions.high)]
         intervals += [self.over_seeds] if self.over_seeds else []

@@ -108,6 +108,8 @@ def _against(found: Comparison | None, metric: str) -> str:
         return "no interval from these data."
     unit = " (of the loss, nats a token)" if metric == "perplexity" else ""
     text = markdown.difference(found.over_questions, DIGITS) + unit
+    if found.by_chance and not found.over_questions.low <= 0 <= found.over_questions.high:
+        text += ", which so few documents may show by chance"
     if found.over_seeds:
         low, high = found.over_seeds
         text += f"; over {found.num_seeds} seeds [{low:+.{DIGITS}f}, {high:+.{DIGITS}f}]"

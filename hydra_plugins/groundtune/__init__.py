@@ -16,21 +16,30 @@ EXTRAS = {"hydra_submitit_launcher": "slurm", "hydra_ray_launcher": "ray"}  # pa
 
 
 def _launcher(sweeper: Any, folder: str) -> Any:
-    """The configured launcher, for jobs below `folder`. Exits with a message where it is not installed."""
+    """The configured launcher, for jobs below `folder`. Exits with a message where it is not installed.
+
+    Raises ConfigError where its Ray cluster is not there.
+    """
     from hydra.core.plugins import Plugins
-    from omegaconf import open_dict, read_write
+    from omegaconf import OmegaConf, open_dict, read_write
+
+    from stages.core.ray_cluster import require_cluster
 
     config = sweeper.config
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweep.dir = folder
     parts = {"hydra_context": sweeper.hydra_context, "task_function": sweeper.trial, "config": config}
     try:
-        return Plugins.instance().instantiate_launcher(**parts)
+        launcher = Plugins.instance().instantiate_launcher(**parts)
     except (ImportError, RuntimeError) as error:
         target = str(config.hydra.launcher.get("_target_", ""))
         extra = next((extra for package, extra in EXTRAS.items() if package in target), "")
         hint = f"; install it with `pip install 'groundtune[{extra}]'`" if extra else ""
         raise SystemExit(f"{sweeper.trial.stage}: error: {target} is not installed{hint}") from error
+    address = OmegaConf.select(config, "hydra.launcher.ray.init.address")
+    if address not in (None, "local"):
+        require_cluster(address)
+    return launcher
 
 
 class GroundtuneSweeper(Sweeper):  # type: ignore[misc]  # hydra ships without types

@@ -1,10 +1,12 @@
 """What a stage cost when DVC ran it, as a small file in git: reports/<owner>/cost/<stage>[@variant].json
 
     {"device": "cpu: AMD EPYC 7763", "num_cores": 2, "wall_s": 41.8, "cpu_s": 63.1, "peak_memory_bytes": 1287000064,
-     "peak_gpu_bytes": null, "platform": "Linux x86_64", "stage": "train_rag_lora", "variant": ""}
+     "peak_gpu_bytes": null, "platform": "Linux x86_64", "stage": "train_rag_lora", "variant": "",
+     "launch": {"kind": "ddp", "num_processes": 2}}
 
-`owner` is the domain, the task, or base/<model>. The file is no output of DVC: costs differ between two runs, outputs
-do not. A stage that DVC takes from its cache did not run, and keeps the costs of when it did.
+`owner` is the domain, the task, or base/<model>; `launch` stands where a stage trains. The file is no output of DVC:
+costs differ between two runs, outputs do not, and by how many processes was trained changes no more than rounding. A
+stage that DVC takes from its cache did not run, and keeps the costs of when it did.
 
 Peak memory is that of the process and all its children together: sampled, and never below the kernel's own high-water
 mark of the process (VmHWM). Pages that processes share count in each.
@@ -39,7 +41,7 @@ def noted_cost(root: Path, stage: str, variant: str, section: Mapping[str, Any])
         return
     name = f"{stage}@{variant}" if variant else stage
     try:
-        cost = {"stage": stage, "variant": variant, **process_cost(memory)}
+        cost = {"stage": stage, "variant": variant, **launch_of(section), **process_cost(memory)}
         write_json(root / "reports" / owner(section) / "cost" / f"{name}.json", cost)
     except Exception as error:
         print(f"{name}: its cost was not noted: {error}", file=sys.stderr)
@@ -50,6 +52,15 @@ def owner(section: Mapping[str, Any]) -> str:
     task = section.get("task")
     name = section.get("domain") or (task.get("name") if isinstance(task, Mapping) else task)
     return str(name or f"base/{section['model']['name']}")
+
+
+def launch_of(section: Mapping[str, Any]) -> dict[str, Any]:
+    """How the processes that trained were launched (conf/launch); empty for a stage that trains nothing."""
+    if not (launch := section.get("launch")):
+        return {}
+    torch = sys.modules.get("torch")
+    num = 1 if launch["kind"] == "single" else launch.get("num_processes")
+    return {"launch": {"kind": launch["kind"], "num_processes": num or (torch.cuda.device_count() if torch else None)}}
 
 
 def process_cost(memory: MemoryPeak) -> dict[str, Any]:

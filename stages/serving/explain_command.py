@@ -77,18 +77,30 @@ def _grow(branch: Tree, step: Step, steps: Mapping[str, Step], shown: set[str]) 
 
     hashes = f"  params {step.params[:SHORT]}"
     hashes += f", code {step.code[:SHORT]} ({step.num_code_files} files)" if step.num_code_files else ""
-    cost = ", ".join(f"{step.cost[key]}{unit}" for key, unit in (("device", ""), ("wall_s", " s")) if key in step.cost)
     if step.stage in shown:
         branch.add(_text(("made by ", "dim"), (step.stage, "cyan"), (", see above", "dim")))
         return
     shown.add(step.stage)
-    node = branch.add(_text(("made by ", "dim"), (step.stage, "bold cyan"), (hashes, "dim"), (f"  {cost}", "")))
+    node = branch.add(
+        _text(("made by ", "dim"), (step.stage, "bold cyan"), (hashes, "dim"), (f"  {_cost(step.cost)}", ""))
+    )
     for source in step.sources:
         if source.made_by == (WHOLE,):  # says only that params.yaml was checked
             continue
         below = node.add(_source(source))
         for name in source.made_by:
             _grow(below, steps[name], steps, shown)
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """Where the stage ran, how its training was launched, and how long it took: as far as that was noted."""
+    launch = cost.get("launch", {})
+    parts = [
+        str(cost.get("device", "")),
+        f"launch {launch['kind']}, processes {launch['num_processes']}" if launch else "",
+        f"{cost['wall_s']} s" if "wall_s" in cost else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _source(source: Source) -> Text:

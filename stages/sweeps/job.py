@@ -49,6 +49,7 @@ def run_job(trial: Trial, config: Any, overrides: Sequence[str], output: Path) -
             note: dict[str, Any] = {"key": key, "overrides": list(overrides), "pid": os.getpid()}
             write_job(output, {**note, "status": RUNNING, "reason": ""})
             write_job(output, {**note, **_run(trial, settings, sweep, output)})
+            _release_memory()
     write_progress(output.parent)
     return str(read_job(output).get("status", ""))
 
@@ -85,8 +86,6 @@ def _run(trial: Trial, settings: Any, sweep: Config, output: Path) -> Mapping[st
     except Exception as error:
         write_text(output / "error.txt", traceback.format_exc())
         return {"status": FAILED, "reason": _reason(error)}
-    finally:
-        _release_memory()
     took = {"train_s": trained - start, "evaluate_s": time.perf_counter() - trained}
     seconds = {name: round(value, 2) for name, value in took.items()}
     return {"status": FINISHED, "reason": "", "inputs": workspace.inputs_sha256(), **seconds}
@@ -99,7 +98,8 @@ def _reason(error: Exception) -> str:
 
 
 def _release_memory() -> None:
-    """The next job may come into this process."""
+    """The next job may come into this process. What is left by now are modules, not to be looked through again."""
     gc.collect()
+    gc.freeze()
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
         torch.cuda.empty_cache()

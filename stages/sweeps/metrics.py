@@ -1,9 +1,9 @@
 """The metrics that a sweep can be chosen by, each with its interval, and its difference between two configurations.
 
 A difference is paired: over the same questions, and over the same seeds. The interval over questions says whether it
-would hold for other questions, the one over seeds whether for other trainings; where there are several seeds, two
-configurations count as different only where both intervals leave 0 out (intersection-union test; Berger 1982,
-Technometrics 24:295).
+would hold for other questions, the one over seeds whether for other trainings; two configurations count as different
+only where each interval that there is leaves 0 out (intersection-union test; Berger 1982, Technometrics 24:295), and
+the exact test of signs over questions agrees.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 from stages.evaluation.intervals import Difference, Estimate, jackknife_interval, ratio_estimate, sign_flip_p
 from stages.sweeps.scores import Scores
+
+MAX_P = 0.05
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,14 @@ class Comparison:
     num_seeds: int
 
     @property
+    def by_chance(self) -> bool:
+        """Whether signs alone may be so: of few documents an interval is too narrow, this test then finds nothing."""
+        return self.over_questions is not None and self.over_questions.p >= MAX_P
+
+    @property
     def distinguishable(self) -> bool:
-        """Whether no interval that there is holds 0."""
-        if self.over_questions is None:
+        """Whether no interval that there is holds 0, and chance does not explain it."""
+        if self.over_questions is None or self.by_chance:
             return False
         intervals = [(self.over_questions.low, self.over_questions.high)]
         intervals += [self.over_seeds] if self.over_seeds else []

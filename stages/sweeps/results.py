@@ -6,7 +6,7 @@ runs/<stage>/<sweep>/plan.json    what was asked for: stage, variant, metric, an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -123,9 +123,9 @@ class SweepResults:
         sign = 1 if self.plan.metric and self.lower_is_better else -1
         return sorted(found, key=lambda one: sign * one.estimate.value)
 
-    def label(self, one: Configuration) -> str:
-        """Its settings that vary, short."""
-        settings = [f"{short} {one.settings[key]}" for key, short in self.varied.items() if key in one.settings]
+    def label(self, one: Configuration, shown: Callable[[str], str] = str) -> str:
+        """Its settings that vary, short; each value as `shown` writes it."""
+        settings = [f"{short} {shown(one.settings[key])}" for key, short in self.varied.items() if key in one.settings]
         return ", ".join(settings) or "the only configuration"
 
     def _configuration(self, settings: dict[str, str], jobs: list[Job]) -> Configuration:

@@ -36,7 +36,16 @@ def run_search(trial: Trial, config: Any, config_loader: Any, launcher: Launcher
     if not space or not sweep.plan.metric:
         raise ConfigError("a search needs a setting to vary, such as KEY=interval(1e-4,1e-2), and a stage that trains")
     with sweep, reported(sweep):
-        Search(sweep, space, fixed, num_side_by_side(config)).run()
+        Search(sweep, space, fixed, _num_at_once(config)).run()
+
+
+def _num_at_once(config: Any) -> int:
+    """As many as the launcher runs side by side: to ask for more would be to ask before the last ones have told."""
+    launcher = config.hydra.launcher
+    if "BasicLauncher" in launcher._target_:
+        return 1
+    given = next((int(launcher[key]) for key in ("n_jobs", "array_parallelism") if key in launcher), 0)
+    return given if given > 0 else num_side_by_side(config)
 
 
 class Search:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from stages.sweeps.scoring import SCORERS
 
 REPORTS = ROOT / "reports" / "sweeps"
 DIGITS = 3
+PLAIN = re.compile(r"[A-Za-z0-9.+-]*")
+UNSAFE_IN_CODE = set("`|\n\r")
 MAX_ROWS_OF_UNSCORED = 6  # metrics of a stage that trains nothing: the CSV has them all
 
 
@@ -105,6 +108,8 @@ def _against(found: Comparison | None, metric: str) -> str:
         return "no interval from these data."
     unit = " (of the loss, nats a token)" if metric == "perplexity" else ""
     text = markdown.difference(found.over_questions, DIGITS) + unit
+    if found.by_chance and not found.over_questions.low <= 0 <= found.over_questions.high:
+        text += ", which so few documents may show by chance"
     if found.over_seeds:
         low, high = found.over_seeds
         text += f"; over {found.num_seeds} seeds [{low:+.{DIGITS}f}, {high:+.{DIGITS}f}]"
@@ -114,7 +119,14 @@ def _against(found: Comparison | None, metric: str) -> str:
 
 
 def _label(results: SweepResults, one: Configuration) -> str:
-    return markdown.inline(results.label(one))
+    return results.label(one, _value)
+
+
+def _value(text: str) -> str:
+    """A setting: a plain word or number as it is, anything else as code, which needs no escapes to be read."""
+    if PLAIN.fullmatch(text):
+        return text
+    return markdown.inline(text) if set(text) & UNSAFE_IN_CODE else f"`{text}`"
 
 
 def _configurations(results: SweepResults) -> str:
@@ -124,7 +136,7 @@ def _configurations(results: SweepResults) -> str:
     rows = [
         (
             str(rank),
-            *(markdown.inline(one.settings.get(key, "")) for key in results.varied),
+            *(_value(one.settings.get(key, "")) for key in results.varied),
             *(markdown.estimate(_of(results, one, name), DIGITS) for name in shown),
             ", ".join(map(str, one.scores.seeds)),
             f"{sum(job.note['train_s'] for job in one.jobs):.0f}",

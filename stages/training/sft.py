@@ -30,7 +30,7 @@ from stages.training.objective import NextToken, Objective, Row
 if TYPE_CHECKING:
     from stages.training.trainer import Progress
 
-HARNESS_VERSION = 3  # raise it when the same inputs start to train differently: older checkpoints are then not taken
+HARNESS_VERSION = 4  # raise it when the same inputs start to train differently: older checkpoints are then not taken
 BYTES_PER_WEIGHT = 12  # of a checkpoint: the weight and Adam's two moments, float32
 
 

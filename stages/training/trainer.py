@@ -32,15 +32,21 @@ from stages.training.curves import CurveRow
 from stages.training.objective import Objective
 
 FILLER = "is_filler"
-POOL_BATCHES = 8  # rows of so many batches are sorted by length together: little padding, yet mixed batches
+POOL_BATCHES = 8  # rows of at least so many batches are sorted by length together: little padding, yet mixed steps
 
 
 class LengthGrouped(Sampler[int]):
-    """Row numbers in a new order each epoch; neighbours, which share a batch, have similar lengths."""
+    """Row numbers in a new order each epoch; neighbours, which share a step, have similar lengths.
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, num_filler: int = 0) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
-        self.filler = range(len(lengths), len(lengths) + num_filler)  # always the last
+    A step's batches have about the same width then, and processes that share the step out wait little for each other.
+    The order depends on the rows of a step, not on how many processes there are.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, accumulation: int = 1, num_filler: int = 0
+    ) -> None:
+        self.lengths, self.batch_size, self.accumulation, self.seed = lengths, batch_size, accumulation, seed
+        self.filler, self.epoch = range(len(lengths), len(lengths) + num_filler), 0  # filler is always the last
 
     def __len__(self) -> int:
         return len(self.lengths) + len(self.filler)
@@ -52,14 +58,21 @@ class LengthGrouped(Sampler[int]):
         rng = derived_random(self.seed, "row order", str(self.epoch))
         order = list(range(len(self.lengths)))
         rng.shuffle(order)
-        whole = len(order) // self.batch_size * self.batch_size  # the last, smaller batch stays the last
-        rest, pool_size = order[whole:], POOL_BATCHES * self.batch_size
-        batches: list[list[int]] = []
+        step_size = self.batch_size * self.accumulation
+        pool_size = math.ceil(POOL_BATCHES / self.accumulation) * step_size
+        whole = len(order) // step_size * step_size  # the last, smaller step stays the last, and so does its last batch
+        rest, full = order[whole:], len(order) // self.batch_size * self.batch_size - whole
+        steps: list[list[int]] = []
         for start in range(0, whole, pool_size):
-            pool = sorted(order[start : min(start + pool_size, whole)], key=lambda row: self.lengths[row])
-            batches += [pool[k : k + self.batch_size] for k in range(0, len(pool), self.batch_size)]
-        rng.shuffle(batches)
-        return iter([row for batch in batches for row in batch] + rest + list(self.filler))
+            pool = self._by_length(order[start : min(start + pool_size, whole)])
+            steps += [pool[k : k + step_size] for k in range(0, len(pool), step_size)]
+        rng.shuffle(steps)
+        return iter(
+            [row for step in steps for row in step] + self._by_length(rest[:full]) + rest[full:] + list(self.filler)
+        )
+
+    def _by_length(self, rows: Sequence[int]) -> list[int]:
+        return sorted(rows, key=lambda row: self.lengths[row])
 
 
 class FilledUp(Dataset[dict[str, Any]]):
@@ -117,8 +130,11 @@ class LoraTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         lengths = [len(ids) for ids in train_dataset.rows["input_ids"]]
-        args = self.args
-        return LengthGrouped(lengths, args.per_device_train_batch_size, args.seed, train_dataset.num_filler)
+        args, num_processes = self.args, self.accelerator.num_processes
+        accumulation = args.gradient_accumulation_steps * num_processes
+        return LengthGrouped(
+            lengths, args.per_device_train_batch_size, args.seed, accumulation, train_dataset.num_filler
+        )
 
     def _collate(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """The objective's batch of the rows that are no filler; where all are, a batch without tokens."""

@@ -1,6 +1,6 @@
 """What a sweep costs beside the training in it: 12 jobs of train_rag_lora on the tiny base, rank x alpha.
 
-    python tests/benchmarks/sweep.py        needs the built outputs of the demo: dvc pull, or dvc repro
+    python tests/benchmarks/sweep.py        needs the built outputs of the demo: dvc pull, or dvc repro; 15 minutes
 
 The same 12 jobs three times: one after the other in one process, and through joblib with one and with two at once.
 Overhead is what is left of the wall time without the seconds that the stage itself ran. Writes reports/bench/sweep.md;
@@ -19,8 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-from pipeline import commit
+from pipeline import commit, hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 RANKS, ALPHAS = "4,8,16", "8,16,24,32"
@@ -68,7 +67,7 @@ def report(timings: dict[str, Timing], stage: str, command: str, revision: str) 
     lines = [
         "# What a sweep costs",
         "",
-        f"`{command}` at commit {revision}; {psutil.cpu_count()} cores, one thread a job, load at the end {load}.",
+        f"`{command}` at commit {revision}, {hardware()}; one thread a job, load at the end {load}.",
         f"{one.num_jobs} jobs: rank x alpha of {stage}, one epoch each, evaluated on validation questions.",
         "",
         "| | wall s | training s | evaluation s | overhead a job s |",

@@ -41,6 +41,15 @@ def test_a_cost_is_noted(tmp_path: Path) -> None:
     assert cost["peak_memory_bytes"] >= len(kept) and cost["wall_s"] >= 0 and cost["cpu_s"] > 0
 
 
+def test_how_a_training_was_launched_is_noted(tmp_path: Path) -> None:
+    found = []
+    for launch in ({"kind": "single"}, {"kind": "ddp", "num_processes": 2}):
+        with noted_cost(tmp_path, "train", "", {"domain": "demo", "launch": launch}):
+            pass
+        found.append(json.loads((tmp_path / "reports/demo/cost/train.json").read_text())["launch"])
+    assert found == [{"kind": "single", "num_processes": 1}, {"kind": "ddp", "num_processes": 2}]
+
+
 def test_a_stage_that_fails_notes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broken"), noted_cost(tmp_path, "train", "", {"domain": "demo"}):
         raise ValueError("broken")

@@ -1,4 +1,5 @@
-"""A checkout of its own with one more stage, `probe`, which fails, dies or takes its time as it is told."""
+"""Sweeps for tests: of one more stage, `probe`, in a checkout of its own, which fails, dies or takes its time as it is
+told; and of the real stages on tiny models, in this process."""
 
 from __future__ import annotations
 
@@ -6,10 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from stages.compose import compose
+from stages.core.stage import Trial
+from stages.sweeps.job import run_job
+from stages.sweeps.naming import job_names, settings_of
+from stages.sweeps.results import Plan, SweepResults
+from stages.sweeps.sweeping import preset_overrides
+from stages.sweeps.table import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,3 +123,30 @@ def sweep(checkout: Path) -> Run:
         )
 
     return run
+
+
+def preset_jobs(preset: str, stage: str, *typed: str) -> list[list[str]]:
+    """The overrides of each job of conf/sweep/<preset>.yaml; what is typed as well wins."""
+    content = yaml.safe_load((ROOT / "conf/sweep" / f"{preset}.yaml").read_text())
+    overrides = [*preset_overrides(content["hydra"]["sweeper"]["params"], stage), *typed]
+    parsed = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(overrides)}
+    return [list(job) for batch in BasicSweeper.split_arguments(list(parsed.values()), None) for job in batch]
+
+
+def run_jobs(trial: Trial, jobs: Sequence[Sequence[str]], small: Sequence[str], metric: str, top: Path) -> SweepResults:
+    """Runs them below top/sweep, one after the other, with `small` for all, and reports in top/reports."""
+    folder, settings = top / "sweep", [settings_of(job) for job in jobs]
+    plan = Plan(
+        trial.stage,
+        trial.variant,
+        metric,
+        13,
+        200,
+        "the command",
+        dict(zip(job_names(settings), settings, strict=True)),
+    )
+    folder.mkdir(exist_ok=True)
+    plan.write(folder)
+    for name, job in zip(plan.jobs, jobs, strict=True):
+        run_job(trial, compose([*small, *job]), job, folder / name)
+    return write_report(folder, top / "reports")

@@ -126,6 +126,14 @@ def test_a_launcher_that_is_not_installed_names_its_extra(checkout: Path, sweep:
     assert done.returncode == 1 and "pip install 'groundtune[ray]'" in done.stderr
 
 
+def test_a_ray_cluster_that_is_not_there_is_one_error(checkout: Path, sweep: Run) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray is not installed")
+    done = sweep("probe.value=1,2", "hydra/launcher=ray_cluster", "hydra.launcher.ray.init.address=127.0.0.1:1")
+    assert done.returncode == 1
+    assert "probe: error: no Ray cluster at 127.0.0.1:1 (" in done.stderr and "Traceback" not in done.stderr
+    assert not list(checkout.glob("runs/probe/*/*/started.txt"))
+
+
 def test_jobs_may_run_in_the_process_of_the_sweep(checkout: Path, sweep: Run) -> None:
     assert sweep("probe.value=1,2", "sweep.name=basic", "hydra/launcher=basic").returncode == 0
     assert {row["status"] for row in rows(checkout, "basic").values()} == {"finished"}

@@ -1,13 +1,12 @@
-"""A sweep on a Ray cluster: a head and a worker in two processes, each in a checkout of its own, one shared folder.
-
-On one machine Ray lets the worker import from the driver's folder first, which a node elsewhere does not have: so this
-does not show whose inputs a job read.
-"""
+"""Sweeps on Ray: started here, and on a cluster of a head and a worker, two processes with a checkout each."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,56 +17,90 @@ import pytest
 
 from tests.sweeps.conftest import command, copy_checkout
 
-pytest.importorskip("ray", reason="the extra ray is not installed")
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-GCS = "127.0.0.1:6389"
-START = [
-    "ray.scripts.scripts",
-    "start",
-    "--block",
-    "--num-cpus=1",
-    "--object-store-memory=80000000",
-    "--disable-usage-stats",
-]
+START = ["--block", "--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
-def node(checkout: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """A Ray node started in a checkout: its jobs run that checkout's code, on that checkout's inputs."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    log = open(checkout / "ray.log", "wb")  # noqa: SIM115
-    return subprocess.Popen(
-        [sys.executable, "-m", *START, *arguments], cwd=checkout, env=environment, stdout=log, stderr=log
-    )
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start_node(checkout: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """As conf/hydra/launcher/ray_cluster.yaml says: from its checkout, with that on the path."""
+    with open(checkout / "ray.log", "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *START, *arguments],
+            cwd=checkout,
+            env={**ENVIRONMENT, "PYTHONPATH": str(checkout)},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def wait_for_nodes(address: str, num: int) -> None:
+    count = f"import ray; ray.init('{address}', logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))"
+    for _ in range(60):
+        done = subprocess.run(
+            [sys.executable, "-c", count], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        if done.stdout.strip() == str(num):
+            return
+        time.sleep(1)
+    raise AssertionError(f"no {num} nodes at {address}: {done.stderr}")
 
 
 @pytest.fixture
-def checkouts(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def cluster(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Its address, and the head's checkout; the input of `probe` is 3 characters long on the head, 8 on the worker."""
     head, worker = copy_checkout(tmp_path / "head"), copy_checkout(tmp_path / "worker")
-    nodes = [node(head, "--head", "--port=6389", "--include-dashboard=false")]
-    time.sleep(10)
-    nodes.append(node(worker, f"--address={GCS}"))
-    time.sleep(10)
+    (worker / "data/probe.txt").write_text("abcdefgh")
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    nodes = [start_node(head, "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false")]
     try:
-        yield head, worker
+        wait_for_nodes(address, 1)
+        nodes.append(start_node(worker, f"--address={address}"))
+        wait_for_nodes(address, 2)
+        yield address, head
     finally:
         for process in reversed(nodes):
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
         for process in nodes:
             process.wait(timeout=60)
 
 
-def test_a_cluster_runs_the_jobs_into_the_shared_folder(checkouts: tuple[Path, Path], tmp_path: Path) -> None:
-    head, _ = checkouts
-    overrides = ["probe.value=1,2", "probe.seconds=20", "hydra/launcher=ray_cluster"]
-    place = [f"hydra.sweep.dir={tmp_path}/shared", f"hydra.launcher.ray.init.address={GCS}"]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+def test_jobs_run_on_every_node_from_its_own_checkout_into_the_shared_folder(
+    cluster: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, head = cluster
+    shared = tmp_path / "shared"
+    grid = ["probe.value=1,2", "probe.mood=well,fail", "probe.seconds=15", "hydra/launcher=ray_cluster"]
+    place = [f"hydra.sweep.dir={shared}", f"hydra.launcher.ray.init.address={address}"]
     done = subprocess.run(
-        command(*overrides, *place), cwd=head, env=environment, capture_output=True, text=True, timeout=500, check=False
+        command(*grid, *place), cwd=head, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     rows = list(csv.DictReader((head / "reports/sweeps/probe/shared.csv").read_text().splitlines()))
-    assert [row["status"] for row in rows] == ["finished"] * 2
-    assert [row["square"] for row in rows] == ["1", "4"]
-    assert sorted(path.parent.name for path in (tmp_path / "shared").glob("*/job.json")) == ["value=1", "value=2"]
+    assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"], done.stderr
+    assert [row["square"] for row in rows] == ["1", "", "4", ""]
+    assert {row["length"] for row in rows} == {"3", "8", ""}  # of the head's input, and of the worker's
+    notes = [json.loads(path.read_text()) for path in sorted(shared.glob("*/job.json"))]
+    assert len({note["pid"] for note in notes}) > 1 and not list(head.glob("runs/*")) + list(
+        tmp_path.glob("worker/runs")
+    )
+
+
+def test_ray_started_for_the_sweep(checkout: Path) -> None:
+    grid = ["probe.value=1,2", "probe.mood=well,fail", "sweep.name=here", "hydra/launcher=ray"]
+    done = subprocess.run(
+        command(*grid), cwd=checkout, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    rows = list(csv.DictReader((checkout / "reports/sweeps/probe/here.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"]

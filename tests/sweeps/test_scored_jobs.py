@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
 
 from stages import merge_book, train_book_lora
 from stages.compose import compose
@@ -17,12 +16,10 @@ from stages.core.fingerprint import sha256_files
 from stages.core.jsonl import read_jsonl, write_jsonl
 from stages.core.stage import Trial
 from stages.core.workspace import Workspace
-from stages.sweeps.job import run_job
 from stages.sweeps.job_file import read_job
-from stages.sweeps.naming import job_names, settings_of
-from stages.sweeps.results import Plan, SweepResults
+from stages.sweeps.results import SweepResults
 from stages.sweeps.scoring import spread
-from stages.sweeps.table import write_report
+from tests.sweeps.conftest import preset_jobs, run_jobs
 from tests.training.conftest import (  # noqa: F401  # fixtures
     model_config,
     new_workspace,
@@ -61,15 +58,8 @@ def run_sweep(repository: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("stages.sweeps.job.ROOT", repository.inputs)
     monkeypatch.setattr("stages.sweeps.job.die_with_parent", lambda: None)
 
-    def run(stage: str, grid: Sequence[Sequence[str]], metric: str, folder: str = "sweep") -> SweepResults:
-        names = job_names([settings_of(job) for job in grid])
-        plan = Plan(stage, "", metric, 13, 200, "the command", dict(zip(names, map(settings_of, grid), strict=True)))
-        (tmp_path / folder).mkdir(exist_ok=True)
-        plan.write(tmp_path / folder)
-        for name, job in zip(names, grid, strict=True):
-            config: DictConfig = compose([*SMALL, *job])
-            run_job(Trial(stage, ""), config, job, tmp_path / folder / name)
-        return write_report(tmp_path / folder, tmp_path / "reports")
+    def run(stage: str, grid: Sequence[Sequence[str]], metric: str) -> SweepResults:
+        return run_jobs(Trial(stage, ""), grid, SMALL, metric, tmp_path)
 
     return run
 
@@ -116,6 +106,18 @@ def test_a_job_is_the_same_training_as_the_stage_alone(
     train_rag_lora.run(parse_section(train_rag_lora.Config, compose([*SMALL, *grid[1]]).train_rag_lora, "s"), alone)
     adapter = "models/demo/rag_lora"
     assert sha256_files(alone.outputs / adapter) == sha256_files(results.jobs[1].folder / adapter)
+
+
+def test_the_preset_of_modules_trains_ever_more_of_the_model(
+    run_sweep: Callable[..., SweepResults], tmp_path: Path
+) -> None:
+    results = run_sweep("train_book_lora", preset_jobs("modules", "train_book_lora"), "perplexity")
+    sizes = [job.reported["num_trainable_parameters"] for job in results.jobs]
+    assert len(sizes) == 4 and sizes == sorted(set(sizes))
+    assert list(results.varied.values()) == ["modules"]
+    page = (tmp_path / "reports/train_book_lora/sweep.md").read_text()
+    assert "| `[q_proj,v_proj]` |" in page and "| `[q_proj,k_proj,v_proj,o_proj,gate_proj]` |" in page
+    assert (tmp_path / "reports/train_book_lora/sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_book_is_chosen_by_its_held_out_sections(run_sweep: Callable[..., SweepResults]) -> None:

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from stages import train_regression
+from stages.core.stage import Trial
 from stages.core.workspace import Workspace
 from stages.sweeps import settings
+from stages.sweeps.figures import values_of
 from stages.sweeps.job_workspace import JobWorkspace
 from stages.sweeps.scoring import SCORERS
 from stages.train_regression import Config
 from tests.regression.conftest import *  # noqa: F403  # fixtures
 from tests.regression.test_train_regression import config, workspace  # noqa: F401
+from tests.sweeps.conftest import preset_jobs, run_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -38,3 +41,25 @@ def test_every_seed_of_the_first_split_predicts_the_validation_pairs(
     assert 0 < found["metrics"]["crps"]["value"] < 2
     assert f"models/{made.task.name}" not in "".join(job.used)
     assert "data/contracts/pairs" in job.used and "data/contracts/pair_index" in job.used
+
+
+def test_the_preset_of_loss_kinds_and_weights(
+    workspace: Workspace,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stages.sweeps.job.ROOT", workspace.inputs)
+    monkeypatch.setattr("stages.sweeps.job.die_with_parent", lambda: None)
+    stage = "train_regression"
+    small = ["model.name=random", "sweep.num_resamples=200", f"{stage}.num_workers=1"]
+    small += [f"{stage}.neighbours.top_k=1", f"{stage}.training.max_length=400", f"{stage}.training.num_epochs=1"]
+    jobs = preset_jobs("loss_weight", stage, f"{stage}.loss.weight=5,20", f"{stage}.seeds={{by_contract:[1,2]}}")
+    results = run_jobs(Trial(stage, "hybrid"), jobs, small, "mae", tmp_path)
+    assert [job.status for job in results.jobs] == ["finished"] * 8, [job.note for job in results.jobs]
+    assert list(results.varied.values()) == ["kind", "weight"]
+    assert values_of(results, f"{stage}.loss.kind") == ["crps", "mse", "mae", "huber"]
+    assert values_of(results, f"{stage}.loss.weight") == ["5", "20"]
+    assert results.configurations[0].scores.seeds == [1, 2]
+    page = (tmp_path / f"reports/{stage}/sweep.md").read_text()
+    assert "# train_regression @hybrid: sweep" in page and "over 2 seeds" in page
+    assert (tmp_path / f"reports/{stage}/sweep.png").read_bytes().startswith(b"\x89PNG")

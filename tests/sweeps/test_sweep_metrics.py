@@ -43,6 +43,14 @@ def test_a_clear_difference_on_one_seed_is_one_over_questions() -> None:
     assert found.over_seeds is None and found.distinguishable
 
 
+def test_of_three_documents_nothing_is_told() -> None:
+    """The interval leaves 0 out, but three signs agree by chance in one of four cases."""
+    found = compare(METRICS["loss"], answers({1: [1.0, 1.1, 1.2]}), answers({1: [2.0, 2.2, 2.4]}), SEED, RESAMPLES)
+    assert found is not None and found.over_questions is not None
+    assert found.over_questions.high < 0 and found.over_questions.p == pytest.approx(0.25, abs=0.02)
+    assert not found.distinguishable
+
+
 def test_what_another_seed_turns_round_is_not_distinguishable() -> None:
     """Over questions the difference is clear; over the three trainings it is noise."""
     ours = answers({1: [1.0] * 10, 2: [1.0] * 10, 3: [9.0] * 10})

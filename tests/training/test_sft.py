@@ -231,3 +231,22 @@ def test_row_order_depends_on_seed_and_epoch_only_and_covers_every_row() -> None
     batches = [order(2)[k : k + 4] for k in range(0, 100, 4)]
     padding = sum(max(lengths[r] for r in batch) * 4 - sum(lengths[r] for r in batch) for batch in batches)
     assert padding < 0.25 * sum(lengths)  # at random it is about 0.6
+
+
+@pytest.mark.parametrize("accumulation", [2, 4, 16])
+def test_the_batches_of_a_step_have_similar_lengths(accumulation: int) -> None:
+    """Else processes that share a step out wait for the one with the longest batch."""
+    from stages.training.trainer import LengthGrouped
+
+    lengths = [(37 * n) % 101 + 1 for n in range(4 * 57 + 3)]  # 57 batches and a smaller one
+
+    def widths(accumulation: int) -> list[int]:
+        order = list(LengthGrouped(lengths, 4, 1, accumulation))
+        assert sorted(order) == list(range(len(lengths)))
+        return [max(lengths[row] for row in order[k : k + 4]) for k in range(0, len(order), 4)]
+
+    def waiting(widths: list[int]) -> int:
+        """Of two processes that take turns at the batches."""
+        return sum(abs(a - b) for a, b in zip(widths[::2], widths[1::2], strict=True))
+
+    assert waiting(widths(accumulation)) < 0.5 * waiting(widths(1))

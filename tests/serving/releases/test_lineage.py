@@ -118,6 +118,12 @@ def test_the_tree_shows_texts_as_texts(repository: Workspace, app: typer.Typer) 
     assert "made by train_rag_lora" in result.stdout
 
 
+def test_the_tree_says_where_and_how_it_was_trained(repository: Workspace, app: typer.Typer) -> None:
+    cost = {"device": "gpu: 2 x big", "launch": {"kind": "ddp", "num_processes": 2}, "wall_s": 1.5}
+    write_json(repository.inputs / "reports/world/cost/train_rag_lora.json", cost)
+    assert "gpu: 2 x big, launch ddp, processes 2, 1.5 s" in runner.invoke(app, ["explain", ADAPTER]).stdout
+
+
 def test_json_holds_everything(repository: Workspace, app: typer.Typer) -> None:
     result = runner.invoke(app, ["explain", "reports/world/metrics.json", "--json"])
     content = json.loads(result.stdout)

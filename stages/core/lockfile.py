@@ -4,10 +4,10 @@
     python -m stages.core.lockfile --when-dvc-ends PID  what the first stage of a `dvc repro` leaves waiting behind it
 
 A dvc.lock that is not whole becomes the last one in git, or goes where git has none; what was built since then comes
-from DVC's run cache. The rwlock says who is at work on which path, and goes. DVC has no place for a hook here, and
-takes most of a second to write dvc.lock: hence the watcher, a small process that lives exactly as long as the `dvc repro` it
-belongs to, in a session of its own, so that what is sent to DVC's whole group leaves it alone. Only what ends both at
-once (the power, a container) leaves it to the next `make repro`.
+from DVC's run cache. The rwlock says who is at work on which path, and goes. DVC has no place for a hook, and takes
+most of a second to write dvc.lock: hence the watcher, a small process that lives as long as the `dvc repro` it belongs
+to, in a session of its own, so that what is sent to DVC's whole group leaves it alone. Only what ends both at once (the
+power, a container) leaves the file to the next `make repro`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+SourceNames = Annotated[list[Name], Field(min_length=1, max_length=64)]
 Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
 
 
@@ -47,7 +48,10 @@ class RagOptions(Asked):
     )
     siblings: int | None = Field(default=None, ge=0, description="Chunks before and after each hit.")
     set: Name | None = Field(default=None, description="One of the domain's sets of documents.")
-    sources: bool = Field(default=True, description="Return the documents.")
+    sources: bool | SourceNames = Field(
+        default=True,
+        description="Return the documents; or the kinds (book) and documents (rules.pdf) that alone are looked in.",
+    )
 
 
 class TextPart(Closed):
@@ -229,6 +233,7 @@ class RetrieveRequest(Asked):
     max_distance: float | None = Field(default=None, ge=0, le=2)
     siblings: int | None = Field(default=None, ge=0)
     set: Name | None = None
+    sources: SourceNames | None = Field(default=None, description="Kinds and documents that alone are looked in.")
 
 
 class Retrieved(BaseModel):

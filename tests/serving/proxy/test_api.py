@@ -116,6 +116,29 @@ async def test_sets_of_documents(run_proxy: Any, config: Any) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "rag.set")
 
 
+@pytest.mark.parametrize("sources", [["qa"], ["qa-1"], ["book"], ["book", "qa-2"]])
+async def test_only_from_these_kinds_or_documents(run_proxy: Any, sources: list[str]) -> None:
+    options = {"sources": sources, "max_distance": 2.0, "top_k": 9}
+    async with run_proxy() as proxy:
+        asked = (await proxy.ask(rag=options)).json()["sources"]
+        found = (await proxy.client.post("/v1/retrieve", json={"query": "About 3?", **options})).json()["documents"]
+    names = {name for document in asked for name in (document["kind"], document["document"])}
+    assert asked == found and asked and names & {"qa", "book"} == {source.partition("-")[0] for source in sources}
+    assert all({document["kind"], document["document"]} & set(sources) for document in asked)
+
+
+async def test_sources_that_are_not_there(run_proxy: Any) -> None:
+    async with run_proxy() as proxy:
+        refused = await proxy.ask(rag={"sources": ["book", "moon"]})
+        elsewhere = await proxy.client.post("/v1/retrieve", json={"query": "x", "sources": ["moon"], "top_k": 2})
+        none = await proxy.ask(rag={"sources": []})
+    for response, param in ((refused, "rag.sources"), (elsewhere, "sources")):
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (400, "unknown_source", param)
+        assert "there is qa, book" in error["message"] and "moon" not in error["message"]
+    assert none.status_code == 400
+
+
 async def test_documents_make_room_and_the_clients_words_do_not(run_proxy: Any, config: Any) -> None:
     config.model.max_context_tokens = 110  # characters, nearly
     async with run_proxy() as proxy:

@@ -2,7 +2,7 @@
 
 retrieved here   documents found in this process, of `kinds` only, in the prompt of training: the same for every
                  endpoint. Nobody is told the answer.
-as served        an endpoint that retrieves does so itself, from records of `kinds` too, with its own prompt around them.
+as served        an endpoint that retrieves does so itself, from records of `kinds` too, with a prompt of its own.
 
 found            a document that holds the answer is among them
 correct          the key fact (or the reference) stands in the answer

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stages.prompts.renderer import Renderer
@@ -25,7 +26,7 @@ from stages.serving.proxy.rag import Prompt, fit, source_row
 from stages.serving.proxy.schema import ChatRequest, RagOptions, RetrieveRequest
 from stages.serving.proxy.settings import Config
 from stages.serving.proxy.stats import Recent, Stats
-from stages.serving.proxy.upstream import Job, Piece, Sampling
+from stages.serving.proxy.upstream import Job, Piece, Sampling, counted
 
 
 class Completions:
@@ -50,7 +51,9 @@ class Completions:
             prompt = await self._prompt(entry, renderer, conversation, request.rag, sampling.max_new_tokens)
             recent = self._recent(request, conversation, prompt)
             job = Job(entry.upstream_model, prompt.messages, prompt.prompt_ids, sampling)
-            pieces = await stack.enter_async_context(aclosing(entry.upstream.stream(job)))
+            num_tokens = partial(_num_tokens, renderer.tokenizer)
+            written = counted(entry.upstream.stream(job), len(prompt.prompt_ids), num_tokens)
+            pieces = await stack.enter_async_context(aclosing(written))
             first = await self._first(pieces, recent)
             self.stats.first_token_s.append(time.monotonic() - started_s)
             report = _report(entry, renderer, prompt, num_ignored)
@@ -155,6 +158,10 @@ class Completions:
         except ApiError as error:
             recent.status = error.status
             raise
+
+
+def _num_tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _sources(domain: ServedDomain, options: RagOptions, place: str) -> tuple[str, ...]:

@@ -157,12 +157,13 @@ class ScriptedUpstream:
             yield chunk({"content": word})
             if what == "error_event":
                 yield f"data: {json.dumps({'error': {'message': INNARDS}})}\n\n".encode()
-        num = self.bodies[-1].get("n", 1)
+        num = 1 if what == "one_choice" else self.bodies[-1].get("n", 1)
         for index in range(1, num):
             yield chunk({"content": f"choice {index}"}, None, index)
         for index in range(num):
             yield chunk({}, "stop", index)
-        yield USAGE
+        if what != "no_usage":
+            yield USAGE
         yield DONE
 
 

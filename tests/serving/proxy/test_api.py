@@ -71,6 +71,31 @@ async def test_the_upstream_gets_what_was_allowed_and_nothing_else(run_proxy: An
     assert (second["temperature"], second["max_tokens"]) == (0.0, 8)  # as in evaluation
 
 
+async def test_a_server_that_knows_no_n_is_asked_for_each_choice(run_proxy: Any, words: str) -> None:
+    async with run_proxy() as proxy:
+        proxy.upstream.script = ["one_choice"]
+        answer = (await proxy.ask(n=3, seed=2**63 - 2, temperature=1.0)).json()
+        assert [(body.get("n"), body["seed"]) for body in proxy.upstream.bodies] == [
+            (3, 2**63 - 2),
+            (None, 2**63 - 1),
+            (None, 0),
+        ]
+    assert [choice["message"]["content"] for choice in answer["choices"]] == [words] * 3
+    assert answer["usage"] == {"prompt_tokens": 50, "completion_tokens": 15, "total_tokens": 65}
+
+
+async def test_tokens_are_counted_where_the_server_does_not(run_proxy: Any, renderer: Any, words: str) -> None:
+    async with run_proxy() as proxy:
+        proxy.upstream.script = ["no_usage", "no_usage"]
+        whole = (await proxy.ask()).json()["usage"]
+        stream = (await proxy.ask(stream=True, stream_options={"include_usage": True})).text
+        messages = proxy.upstream.bodies[0]["messages"]
+    num_prompt, num_words = len(renderer.prompt_ids(messages)), len(renderer.tokenizer(words)["input_ids"])
+    counts = (num_prompt, num_words, num_prompt + num_words)
+    assert tuple(whole.values()) == counts
+    assert f'"usage":{json.dumps(whole)}'.replace(" ", "") in stream.replace(" ", "")
+
+
 async def test_a_stream_brings_sources_first_and_usage_last(run_proxy: Any, words: str) -> None:
     async with run_proxy() as proxy:
         response = await proxy.ask(stream=True, stream_options={"include_usage": True})

@@ -214,21 +214,20 @@ class Models:
 
 
 def signature_of(workspace: Workspace, paths: Iterable[str]) -> Signature:
-    """Name, inode, size and time of change of every file: another one, another signature."""
+    """Name, inode, size and time of change of every file: another one, another signature. paths: folders and files."""
     found = []
     for path in paths:
         try:
             root = workspace.read(path)
         except DataError:
             continue
-        for folder, _, names in os.walk(root):
-            for name in names:
-                file = Path(folder, name)
-                try:
-                    stat = file.stat()
-                except FileNotFoundError:
-                    continue
-                found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        within = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+        for file in [root] if root.is_file() else within:
+            try:
+                stat = file.stat()
+            except FileNotFoundError:
+                continue
+            found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))
 
 

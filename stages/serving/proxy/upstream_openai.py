@@ -61,7 +61,7 @@ class OpenAIUpstream:
         return None
 
     async def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
-        """Raises ApiError, also in mid-stream. Of a server that knows no `n`, further choices are asked for one by one."""
+        """Raises ApiError, also in mid-stream. A server that knows no `n` is asked again for each further choice."""
         missing = set(range(job.sampling.num_choices))
         async with aclosing(self._answer(job)) as pieces:
             async for piece in pieces:

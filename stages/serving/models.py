@@ -192,10 +192,9 @@ class Models:
         self._make_room(folder)
         _silence_loading()
         tokenizer = load_tokenizer(folder)
-        prompt = release.prompt(folder)
-        own = prompt != Prompt(**release.settings["prompt"])
+        renderer = Renderer(release.prompt(folder), tokenizer)
         network = load_model(folder, release.model)
-        self._loaded[spec] = LoadedModel(network, tokenizer, Renderer(prompt, tokenizer), own)
+        self._loaded[spec] = LoadedModel(network, tokenizer, renderer, release.has_own_prompt(folder))
         return self._loaded[spec]
 
     def _make_room(self, folder: Path) -> None:

@@ -101,7 +101,7 @@ def _add_chat(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", tags=["chat"])
     async def list_models() -> schema.ModelList:
         """The models that can be asked."""
-        return schema.ModelList(data=[_card(entry) for entry in service.catalogue.entries.values()])
+        return schema.ModelList(data=[_card(entry) for entry in await service.catalogue.listed()])
 
     @app.get("/v1/models/{model:path}", tags=["chat"])
     async def retrieve_model(model: str) -> schema.ModelCard:

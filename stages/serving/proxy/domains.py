@@ -99,11 +99,11 @@ class ServedDomain:
             await self.retriever.close()
 
 
-def paths_of(config: ChatConfig, folders: Iterable[str]) -> list[str]:
-    """What a domain is made of, for `signature_of`. folders: of the models that servers hold."""
+def paths_of(config: ChatConfig, others: Iterable[str]) -> list[str]:
+    """What a domain is made of, for `signature_of`. others: beside its own files, as of models that servers hold."""
     models = f"models/{config.domain}"
     own = [f"data/{config.domain}/index", *(f"{models}/{name}" for name in ("book_merged", "rag_lora", "styles"))]
-    return [*own, base_folder(config.model), *folders]
+    return [*own, base_folder(config.model), *others]
 
 
 @dataclass(frozen=True)

@@ -206,3 +206,21 @@ async def test_a_newer_adapter_answers_without_a_restart(run_proxy: Any, workspa
         safetensors.torch.save_file({name: -3 * tensor for name, tensor in weights.items()}, path)
         newer = (await proxy.ask(model="tuned")).json()["choices"][0]["message"]["content"]
     assert older != newer
+
+
+async def test_a_model_that_is_being_rebuilt_goes_on(
+    run_proxy: Any, workspace: Any, wait_until: Any, tmp_path: Any
+) -> None:
+    """DVC deletes what a stage is about to make."""
+    folder = workspace.read("models/world/rag_lora")
+    async with run_proxy(models={}, watch_s=0.05) as proxy:
+        before = (await proxy.ask(model="tuned")).json()["choices"]
+        catalogue = proxy.service.catalogue
+        first = catalogue.domains["world"]
+        folder.rename(tmp_path / "meanwhile")
+        await wait_until(lambda: catalogue.num_reload_errors == 1)
+        assert (await proxy.ask(model="tuned")).json()["choices"] == before
+        (tmp_path / "meanwhile").rename(folder)
+        (folder / "newer").touch()
+        await wait_until(lambda: catalogue.domains["world"] is not first)
+        assert (await proxy.ask(model="tuned")).json()["choices"] == before

@@ -15,7 +15,7 @@ Host = Annotated[str, typer.Option(help="Another address than the configured one
 Port = Annotated[int, typer.Option(min=-1, max=65535, help="Another port; 0 takes a free one.", show_default=False)]
 Domains = Annotated[list[str] | None, typer.Option("--domain", help="Domains to serve; the first is the default.")]
 UpstreamUrl = Annotated[str, typer.Option("--upstream", help="Base URL of an OpenAI-compatible server, with /v1.")]
-UpstreamModel = Annotated[str, typer.Option(help="The model's name there; clients ask for it by this name.")]
+UpstreamModel = Annotated[str, typer.Option(help="The model's name there, and here; of a path the last part is.")]
 UpstreamKey = Annotated[str, typer.Option(help="Name of the environment variable that holds that server's key.")]
 Files = Annotated[str, typer.Option(help="Folder with that model's tokenizer, such as models/export/DOMAIN/VARIANT.")]
 
@@ -38,6 +38,7 @@ def serve_command(sections: Sections) -> Callable[..., None]:
         if bool(upstream) != bool(upstream_model):
             raise typer.BadParameter("--upstream and --upstream-model go together")
         from stages.core.stage import load_section
+        from stages.serving.proxy.settings import name_for_clients
 
         settings = load_section("serve")
         changes: dict[str, Any] = {"host": host or None, "domains": domain or None}
@@ -48,7 +49,8 @@ def serve_command(sections: Sections) -> Callable[..., None]:
             settings["upstreams"] = {
                 "server": {"kind": "openai", "base_url": upstream, "api_key_env": upstream_key_env}
             }
-            settings["models"] = {upstream_model: {"upstream": "server", "files": files}}
+            model = {"upstream": "server", "model": upstream_model, "files": files}
+            settings["models"] = {name_for_clients(upstream_model): model}
         _run(settings, sections)
 
     return serve

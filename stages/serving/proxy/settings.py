@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from omegaconf import MISSING
@@ -157,6 +158,11 @@ class Config:
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def name_for_clients(upstream_model: str) -> str:
+    """The name at the upstream; of a path on that machine its last part."""
+    return upstream_model if MODEL_NAME.fullmatch(upstream_model) else PurePath(upstream_model).name
 
 
 def check_variable(name: str, key: str) -> None:

@@ -21,6 +21,7 @@ from stages.knowledge.records import IndexRecord
 from stages.prompts.renderer import Renderer
 from stages.retrieval.index import Index
 from stages.serving.proxy.service import Service
+from stages.serving.proxy.settings import name_for_clients
 
 pytestmark = pytest.mark.anyio
 
@@ -158,6 +159,19 @@ def test_settings_that_do_not_go_together(make_settings: Any, changes: dict[str,
     with pytest.raises(ConfigError, match=message) as error:
         make_settings(**changes)
     assert "secret" not in str(error.value) and "sk-this" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("upstream_model", "name"),
+    [
+        ("demo-rag", "demo-rag"),
+        ("org/Model-8B:latest", "org/Model-8B:latest"),
+        ("/srv/models/demo-rag", "demo-rag"),
+        ("/srv/my models/rag.gguf", "rag.gguf"),
+    ],
+)
+def test_a_server_that_names_its_models_by_paths(upstream_model: str, name: str) -> None:
+    assert name_for_clients(upstream_model) == name
 
 
 def write_index(folder: Path, encoder: Any, name: str, text: str) -> None:

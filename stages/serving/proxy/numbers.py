@@ -14,7 +14,6 @@ from stages.core.errors import GroundtuneError
 from stages.serving.models import Signature, signature_of
 from stages.serving.predicting import Asked, PairPredictor, Prediction
 from stages.serving.proxy.batching import Batcher
-from stages.serving.proxy.conversation import checked_text
 from stages.serving.proxy.errors import ApiError, invalid
 from stages.serving.proxy.schema import AskedPair, PredictRequest
 from stages.serving.proxy.settings import Limits
@@ -80,7 +79,7 @@ def _stamp(predictor: PairPredictor) -> Signature:
 
 
 def _asked(pair: AskedPair, param: str) -> Asked:
-    asked = Asked(checked_text(pair.a, f"{param}.a"), checked_text(pair.b, f"{param}.b"), pair.id)
+    asked = Asked(pair.a, pair.b, pair.id)
     if flaw := asked.flaw:
         raise invalid(FLAWS.get(flaw, flaw), param, flaw)
     return asked

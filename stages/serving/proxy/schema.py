@@ -9,15 +9,39 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
+CONTROLS = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # all but tab and line ends
+CONTROL = re.compile(f"[{CONTROLS}]")
+
+
+def _without_controls(text: str) -> str:
+    if found := CONTROL.search(text):
+        raise PydanticCustomError("control_character", "control character U+{code}", {"code": f"{ord(found[0]):04X}"})
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty_text", "the text is empty")
+    return text
+
+
+# The patterns are for readers of the schema; the errors say more than that a pattern does not match.
+Text = Annotated[str, AfterValidator(_without_controls), Field(json_schema_extra={"pattern": f"^[^{CONTROLS}]*$"})]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 SourceNames = Annotated[list[Name], Field(min_length=1, max_length=64)]
-Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
+Query = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100_000),
+    AfterValidator(_without_controls),
+    AfterValidator(_not_blank),
+    Field(json_schema_extra={"pattern": rf"^[^{CONTROLS}]*[^{CONTROLS}\s][^{CONTROLS}]*$"}),
+]
 
 
 class Closed(BaseModel):
@@ -58,7 +82,7 @@ class TextPart(Closed):
     """A piece of text in a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ImageUrl(Closed):
@@ -79,7 +103,7 @@ class ChatMessage(Asked):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: Text | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
     name: Name | None = Field(default=None, description="Taken and not used.")
 
 
@@ -94,7 +118,7 @@ class ChatRequest(Asked):
 
     model: Name
     messages: list[ChatMessage] = Field(min_length=1)
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")

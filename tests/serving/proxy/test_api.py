@@ -215,7 +215,23 @@ BAD_CHATS = [
     ({"messages": [user("x"), assistant("y")]}, 400, "wrong_role", "messages"),
     ({"messages": [user("x"), {"role": "system", "content": "y"}]}, 400, "wrong_role", "messages"),
     ({"messages": [user("x")] * 101}, 400, "too_many_messages", "messages"),
-    ({"messages": [{"role": "user", "content": None}]}, 400, None, None),
+    ({"messages": [{"role": "user", "content": None}]}, 400, "string_type", "messages[0].content"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+        400,
+        "union_tag_invalid",
+        "messages[0].content[0]",
+    ),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400, "missing", "messages[0].content[0].text"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a\x00"}]}]},
+        400,
+        "control_character",
+        "messages[0].content[0].text",
+    ),
+    ({"rag": {"sources": "book"}}, 400, "bool_type", "rag.sources"),
+    ({"rag": {"sources": ["book", ""]}}, 400, "string_too_short", "rag.sources[1]"),
+    ({"stop": ["a", 5]}, 400, "string_type", "stop[1]"),
     ({"messages": [{"role": "user", "content": PARTS}]}, 400, "images_not_supported", "messages[0].content"),
     ({"messages": [user("a\x00b")]}, 400, "control_character", "messages[0].content"),
     ({"messages": [user("a\x1b[31mb")]}, 400, "control_character", "messages[0].content"),
@@ -232,7 +248,7 @@ BAD_CHATS = [
     ({"rag": {"top_k": 21}}, 400, "invalid_value", "rag.top_k"),
     ({"rag": {"siblings": 6}}, 400, "invalid_value", "rag.siblings"),
     ({"rag": {"top_n": 2}}, 400, "unknown_parameter", "rag.top_n"),
-    ({"stop": ["a"] * 5}, 400, None, None),
+    ({"stop": ["a"] * 5}, 400, "too_long", "stop"),
 ]
 
 
@@ -304,10 +320,12 @@ async def test_models_and_retrieval(run_proxy: Any) -> None:
         found = (await proxy.client.post("/v1/retrieve", json={"query": "About 3?", "siblings": 0})).json()
         elsewhere = await proxy.client.post("/v1/retrieve", json={"query": "x", "domain": "moon"})
         blank = await proxy.client.post("/v1/retrieve", json={"query": " "})
+        escape = await proxy.client.post("/v1/retrieve", json={"query": "a\x1b[2J"})
     assert [(model["id"], model["upstream"]) for model in models] == [("remote", "server"), ("tuned", "local")]
     assert one == models[1] and none.status_code == 404
     assert [(d["id"], d["distance"], d["text"]) for d in found["documents"]] == [("book-3", 0.0, "Text 3.")]
     assert elsewhere.json()["error"]["code"] == "domain_not_found" and blank.status_code == 400
+    assert [r.json()["error"]["code"] for r in (blank, escape)] == ["empty_text", "control_character"]
 
 
 async def test_the_model_in_this_process_answers_like_ask(run_proxy: Any, answerer: Any) -> None:

@@ -99,7 +99,7 @@ class Completions:
         if siblings > limits.max_siblings and options.siblings:
             raise invalid(f"at most {limits.max_siblings}", f"{place}siblings")
         if options.set is not None and options.set not in config.sets:
-            raise invalid("no such set of documents", f"{place}set")
+            raise invalid("no such set of documents", f"{place}set", "unknown_set")
         distance = config.max_distance if options.max_distance is None else options.max_distance
         below = config.sets[options.set] if options.set else ""
         return Wanted(top_k, distance, siblings, below, _sources(domain, options, place))

@@ -32,6 +32,7 @@ def _not_blank(text: str) -> str:
 # The patterns are for readers of the schema; the errors say more than that a pattern does not match.
 Text = Annotated[str, AfterValidator(_without_controls), Field(json_schema_extra={"pattern": f"^[^{CONTROLS}]*$"})]
 
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 SourceNames = Annotated[list[Name], Field(min_length=1, max_length=64)]
@@ -51,15 +52,15 @@ class Closed(BaseModel):
 
 
 class Asked(Closed):
-    """And no half of a surrogate pair in its texts: nothing could encode it."""
+    """And no half of a surrogate pair in its texts, as nothing could encode it; 3.0 is a whole number of JSON."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_unicode(cls, value: Any) -> Any:
+    def _as_json_means_it(cls, value: Any) -> Any:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and SURROGATE.search(text):
                 raise PydanticCustomError("invalid_unicode", "half of a surrogate pair is no character")
-        return value
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class RagOptions(Asked):

@@ -127,6 +127,17 @@ async def test_a_request_says_which_documents(run_proxy: Any, rag: dict[str, Any
     assert system == "Answer." if not texts else all(text in system for text in texts)
 
 
+async def test_a_whole_number_may_be_written_as_any_json_number(run_proxy: Any) -> None:
+    async with run_proxy() as proxy:
+        answer = await proxy.client.post(
+            "/v1/chat/completions",
+            content=b'{"model": "remote", "messages": [{"role": "user", "content": "About 3?"}], "max_tokens": 7.0}',
+            headers={"Content-Type": "application/json"},
+        )
+        assert (answer.status_code, proxy.upstream.bodies[0]["max_tokens"]) == (200, 7)
+        assert (await proxy.ask(max_tokens=7.5)).json()["error"]["param"] == "max_tokens"
+
+
 async def test_sources_are_left_out_on_request(run_proxy: Any) -> None:
     async with run_proxy() as proxy:
         assert "sources" not in (await proxy.ask(rag={"sources": False})).json()

@@ -118,7 +118,7 @@ def _card(entry: Any) -> schema.ModelCard:
         created=entry.created,
         domain=entry.domain.name,
         upstream=entry.upstream_name,
-        context_tokens=entry.domain.config.model.max_context_tokens,
+        context_tokens=entry.context_tokens,
         template=entry.renderer.hash if entry.renderer else "",
     )
 

@@ -50,6 +50,13 @@ class Entry:
     renderer: Renderer | None  # None: only the upstream knows it
     documents: bool
     created: int = field(default_factory=lambda: int(time.time()))
+    limit_tokens: int = 0  # of a server that takes less than the model does
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together."""
+        of_model = self.domain.config.model.max_context_tokens
+        return min(of_model, self.limit_tokens or of_model)
 
 
 class Catalogue:
@@ -169,9 +176,9 @@ class Catalogue:
         remote = self.remotes.get(model.upstream)
         if remote is not None:
             renderer = domain.remote_renderer(model.files)
-            return Entry(
-                name, domain, model.upstream, remote, upstream_model, renderer, _documents(model, renderer, domain)
-            )
+            documents = _documents(model, renderer, domain)
+            entry = Entry(name, domain, model.upstream, remote, upstream_model, renderer, documents)
+            return replace(entry, limit_tokens=model.context_tokens)
         choices = (*CHOICES, *domain.config.styles)
         local = self.locals[domain.name]
         if is_release(upstream_model):

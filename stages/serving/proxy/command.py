@@ -19,6 +19,8 @@ UpstreamModel = Annotated[str, typer.Option(help="The model's name there, and he
 UpstreamKey = Annotated[str, typer.Option(help="Name of the environment variable that holds that server's key.")]
 Files = Annotated[str, typer.Option(help="Folder with that model's tokenizer, such as models/export/DOMAIN/VARIANT.")]
 
+Context = Annotated[int, typer.Option(min=0, help="Tokens that server takes, where the model takes more; 0: as many.")]
+
 Sections = Callable[[str], Mapping[str, Any]]  # a domain's name ("": the configured one) -> all sections
 
 
@@ -33,6 +35,7 @@ def serve_command(sections: Sections) -> Callable[..., None]:
         upstream_model: UpstreamModel = "",
         upstream_key_env: UpstreamKey = "",
         files: Files = "",
+        upstream_context: Context = 0,
     ) -> None:
         """Serve the model with its documents: OpenAI's API, in front of a server or of the model in this process."""
         if bool(upstream) != bool(upstream_model):
@@ -49,7 +52,7 @@ def serve_command(sections: Sections) -> Callable[..., None]:
             settings["upstreams"] = {
                 "server": {"kind": "openai", "base_url": upstream, "api_key_env": upstream_key_env}
             }
-            model = {"upstream": "server", "model": upstream_model, "files": files}
+            model = {"upstream": "server", "model": upstream_model, "files": files, "context_tokens": upstream_context}
             settings["models"] = {name_for_clients(upstream_model): model}
         _run(settings, sections)
 

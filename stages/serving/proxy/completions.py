@@ -79,7 +79,7 @@ class Completions:
     ) -> Prompt:
         off = options.off or not entry.documents
         found = [] if off else await self._find(entry.domain, conversation.question, options)
-        room = entry.domain.config.model.max_context_tokens - max_new_tokens
+        room = entry.context_tokens - max_new_tokens
         return await asyncio.to_thread(fit, renderer, conversation, found, room)
 
     async def _find(self, domain: ServedDomain, query: str, options: RagOptions, place: str = "rag.") -> list[Document]:

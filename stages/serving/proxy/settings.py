@@ -60,7 +60,8 @@ class ServedModel:
 
     domain: "" is the first one; model: its name at the upstream ("": the same name), for `local` one of tuned, book,
     base, or a style. files: of an `openai` model, the folder with its tokenizer (an export); "": the domain's own
-    base model. documents: false answers without looking any up.
+    base model. documents: false answers without looking any up. context_tokens: of that server (llama.cpp's n_ctx,
+    vLLM's --max-model-len), where it takes less than the model does; 0: as much.
     """
 
     upstream: str = MISSING
@@ -68,6 +69,11 @@ class ServedModel:
     model: str = ""
     files: str = ""
     documents: bool = True
+    context_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.context_tokens < 0:
+            raise ValueError("models: context_tokens must be at least 0")
 
 
 @dataclass

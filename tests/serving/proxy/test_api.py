@@ -187,6 +187,17 @@ async def test_documents_make_room_and_the_clients_words_do_not(run_proxy: Any, 
     assert (tighter["num_documents"], tighter["num_dropped_documents"]) == (0, 1)
 
 
+async def test_a_server_that_takes_less_than_the_model(run_proxy: Any) -> None:
+    models = {"remote": {"upstream": "server", "model": "m", "context_tokens": 60}}
+    async with run_proxy(models=models) as proxy:
+        fits = (await proxy.ask("About 3?", rag={"off": True})).status_code
+        refused = await proxy.ask("About 3? " + 60 * "x", rag={"off": True}, stream=True)
+        (card,) = (await proxy.client.get("/v1/models")).json()["data"]
+        assert len(proxy.upstream.bodies) == 1
+    assert (fits, refused.status_code, card["context_tokens"]) == (200, 400, 60)
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+
+
 async def test_a_clients_own_system_message(run_proxy: Any) -> None:
     messages = [{"role": "system", "content": "Be brief."}, user("About 3?")]
     async with run_proxy() as proxy:

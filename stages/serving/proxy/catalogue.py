@@ -116,7 +116,8 @@ class Catalogue:
         """With the documents of its domain as they are now."""
         spec, created = version.release.spec, int(version.release.created.timestamp())
         domain, local = self.domains[version.domain], self.locals[version.domain]
-        return Entry(spec, domain, self._local_name(), local, spec, None, version.documents, created)
+        documents = version.documents and domain.has_index
+        return Entry(spec, domain, self._local_name(), local, spec, None, documents, created)
 
     def domain(self, name: str | None) -> ServedDomain:
         """The domain of this name, or the first one. Raises ApiError (404)."""

@@ -9,12 +9,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 CONTROLS = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # all but tab and line ends
 CONTROL = re.compile(f"[{CONTROLS}]")
+
+
+def _unicode(value: Any) -> Any:
+    if isinstance(value, str) and SURROGATE.search(value):
+        raise PydanticCustomError("invalid_unicode", "half of a surrogate pair is no character")
+    return value
 
 
 def _without_controls(text: str) -> str:
@@ -30,9 +36,12 @@ def _not_blank(text: str) -> str:
 
 
 # The patterns are for readers of the schema; the errors say more than that a pattern does not match.
-Text = Annotated[str, AfterValidator(_without_controls), Field(json_schema_extra={"pattern": f"^[^{CONTROLS}]*$"})]
-
-
+Text = Annotated[
+    str,
+    BeforeValidator(_unicode),
+    AfterValidator(_without_controls),
+    Field(json_schema_extra={"pattern": f"^[^{CONTROLS}]*$"}),
+]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 SourceNames = Annotated[list[Name], Field(min_length=1, max_length=64)]
@@ -57,9 +66,8 @@ class Asked(Closed):
     @field_validator("*", mode="before")
     @classmethod
     def _as_json_means_it(cls, value: Any) -> Any:
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and SURROGATE.search(text):
-                raise PydanticCustomError("invalid_unicode", "half of a surrogate pair is no character")
+        for one in value if isinstance(value, list) else [value]:
+            _unicode(one)
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

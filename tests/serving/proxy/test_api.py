@@ -298,6 +298,11 @@ RAW = [
     (b'{"model": ' + b"9" * 10_000 + b"}", 400, "invalid_json"),
     (b'{"model": "remote", "messages": [{"role": "user", "content": "x"}], "temperature": NaN}', 400, None),
     (b'{"model": "remote", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "invalid_unicode"),
+    (
+        b'{"model": "remote", "messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}',
+        400,
+        "invalid_unicode",
+    ),
     (b'{"model": "' + b"x" * 1_000_001 + b'"}', 413, "body_too_large"),
 ]
 
@@ -321,6 +326,13 @@ async def test_what_is_no_request(run_proxy: Any) -> None:
         assert (await proxy.client.get("/v1/chat/completions")).json()["error"]["code"] == "wrong_method"
         assert (await proxy.client.get("/v1/completions")).json()["error"]["code"] == "unknown_path"
         assert (await proxy.client.get("/version")).status_code == 404  # the server's own paths are not passed on
+
+
+async def test_the_schema_states_the_configured_limits(run_proxy: Any) -> None:
+    async with run_proxy(limits={"max_choices": 3, "max_inputs": 5}) as proxy:
+        schemas = (await proxy.client.get("/openapi.json")).json()["components"]["schemas"]
+    assert schemas["ChatRequest"]["properties"]["n"]["anyOf"][0]["maximum"] == 3
+    assert schemas["PredictRequest"]["properties"]["pairs"]["maxItems"] == 5
 
 
 async def test_a_failure_of_ours_tells_nothing(run_proxy: Any, monkeypatch: Any, secret: str, caplog: Any) -> None:

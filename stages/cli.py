@@ -128,7 +128,7 @@ COMMANDS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
     "Serve": {
         "release": release_command(lambda: str(_section("domain")["name"]), HERE),
         "serve": serve_command(_of_domain),
-        "vllm": vllm_command(HERE),
+        "vllm": vllm_command(lambda: str(_section("domain")["name"]), HERE),
         "monitor": monitor_command(lambda: _section("serve")),
         "bench": bench_command(_of_domain, HERE),
     },

@@ -151,21 +151,20 @@ class Client:
         body |= {"temperature": 0, "stream": True}
         if self._asks_usage:
             body["stream_options"] = {"include_usage": True}
-        if self.can.retrieves and not request.use_documents:
-            body["rag"] = {"off": True}
+        if self.can.retrieves:
+            body["rag"] = {"sources": request.sources} if request.sources else {"off": True}
         return body | dict(self.endpoint.extra)
 
     async def _retrieve(self, request: RetrieveRequest, start_s: float) -> Reply:
         body = {"query": request.question, "top_k": request.top_k, "siblings": request.siblings}
-        body |= {"domain": request.domain, "max_distance": request.max_distance}
+        body |= {"domain": request.domain, "max_distance": request.max_distance, "sources": request.kinds}
         response = await self._http.post(f"{self.base_url}/retrieve", json=body)
         if response.status_code != 200:
             raise _status_error(response.status_code, response.text)
         documents = json_object(response.text).get("documents")
         if not isinstance(documents, list) or not all(isinstance(row, dict) and "id" in row for row in documents):
             raise BrokenReplyError("garbage", f"no documents: {response.text}")
-        kept = [row for row in documents if row.get("kind") in request.kinds]
-        return Reply(latency_s=time.perf_counter() - start_s, documents=kept)
+        return Reply(latency_s=time.perf_counter() - start_s, documents=documents)
 
     async def _get(self, path: str) -> tuple[int, str]:
         """(status, text). Raises EndpointGoneError where nothing answers."""

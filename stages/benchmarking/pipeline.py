@@ -2,8 +2,7 @@
 
 retrieved here   documents found in this process, of `kinds` only, in the prompt of training: the same for every
                  endpoint. Nobody is told the answer.
-as served        an endpoint that retrieves does so itself. The test questions with their answers are in its index,
-                 as in chat: what it answers here is no proof of anything but its speed.
+as served        an endpoint that retrieves does so itself, from records of `kinds` too, with a prompt of its own.
 
 found            a document that holds the answer is among them
 correct          the key fact (or the reference) stands in the answer
@@ -114,7 +113,7 @@ def _add_as_served(section: Section, session: Session, questions: Sequence[Examp
     found: dict[str, list[Reply]] = {name: [] for name in names}
     for at in track(range(0, len(questions), BATCH), "pipeline, as served"):
         asked = [
-            ChatRequest([{"role": "user", "content": example.question}], max_tokens, use_documents=True)
+            ChatRequest([{"role": "user", "content": example.question}], max_tokens, tuple(config.kinds))
             for example in questions[at : at + BATCH]
         ]
         for name, block in session.ask("as served", lambda client, asked=asked: asked, 1, names=names).items():  # type: ignore[misc]
@@ -125,10 +124,6 @@ def _add_as_served(section: Section, session: Session, questions: Sequence[Examp
             section.notes.append(f"{name} as served answers no question: {replies[0].failure}: {replies[0].detail}")
             continue
         section.add(AS_SERVED, name, _figures(questions, replies, None, config))
-        own = sum(e.id in {row.get("id") for row in r.documents} for e, r in zip(questions, replies, strict=True))
-        section.notes.append(
-            f"{name} as served found the question's own record for {own} of {len(questions)} questions"
-        )
     section.notes.append(CACHED)
 
 

@@ -18,16 +18,16 @@ SHOWN_CHARS = 200
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """use_documents: whether a server that can retrieve is to do so."""
+    """sources: kinds of the records that a server which retrieves is to do so from; (): it is to leave it."""
 
     messages: list[Message]
     max_tokens: int
-    use_documents: bool = False
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RetrieveRequest:
-    """A question to `/v1/retrieve`. kinds: of the records that count; our server has no such choice."""
+    """A question to `/v1/retrieve`. kinds: of the records that count."""
 
     question: str
     domain: str

@@ -1,7 +1,7 @@
 """5. Are the right documents found? The domain's test questions against the endpoint's own search.
 
-An endpoint without /v1/retrieve has none; then the domain's index is searched in this process. Records of other kinds
-than `kinds` do not count: the questions themselves, with their answers, are among them.
+An endpoint without /v1/retrieve has none; then the domain's index is searched in this process. Only records of `kinds`
+are looked for: the questions themselves, with their answers, are among the others.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def measure_retrieval(session: Session, config: Config, workspace: Workspace) ->
     if len(found) == 2:
         _compare(section, everything, found, config)
     section.notes.append(
-        f"the nearest {DEPTH} records were looked at, of which those of {', '.join(config.kinds)} count; a question is "
-        f"unanswered where none of them is within {config.chat.max_distance:g}"
+        f"the nearest {DEPTH} records of {', '.join(config.kinds)} were looked at; a question is unanswered where none "
+        f"of them is within {config.chat.max_distance:g}"
     )
     return section
 

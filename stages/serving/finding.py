@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from stages.core.schema import Embedder, Retrieval
@@ -12,6 +13,7 @@ from stages.retrieval.documents import Document, join_siblings
 from stages.retrieval.embedding import Encoder, Float32
 
 SPARE = 4  # hits looked at for each that is wanted, as some repeat a text
+NUM_RESTRICTIONS = 64  # whose records are remembered; clients make them up
 
 
 def numbers(document: Document) -> str:
@@ -37,12 +39,13 @@ def document_row(document: Document) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Wanted:
     """What is looked for. num_siblings: chunks of the same section before and after each hit. below: only chunks of
-    documents whose names begin so."""
+    documents whose names begin so. sources: only records of these kinds or documents; () is all."""
 
     top_k: int
     max_distance: float
     num_siblings: int
     below: str = ""
+    sources: tuple[str, ...] = ()
 
 
 class DocumentFinder:
@@ -68,7 +71,7 @@ class DocumentFinder:
         self._filter: list[str] | None = kinds
         self._searcher: Any = None
         self._encoder: Any = None
-        self._excluded: dict[str, frozenset[str]] = {}
+        self._excluded: dict[tuple[str, tuple[str, ...]], frozenset[str]] = {}
 
     def load(self) -> None:
         """Raises DataError where the index is missing, or was made with another embedder than the configured one."""
@@ -114,19 +117,34 @@ class DocumentFinder:
             wanted.top_k * SPARE,
             kinds=self._filter,
             max_distance=wanted.max_distance,
-            exclude=[self._outside(wanted.below)] if wanted.below else None,
+            exclude=[self._outside(wanted)] if wanted.below or wanted.sources else None,
         )
         distinct = {hit.record.text: hit for hit in reversed(hits)}  # the nearest is written last
         nearest = [hit for hit in hits if distinct[hit.record.text] is hit]
         return join_siblings(nearest[: wanted.top_k], lambda record: self._siblings(record, wanted.num_siblings))
 
-    def _outside(self, below: str) -> frozenset[str]:
-        """Ids of all records that are no chunk of a document below `below`."""
-        if below not in self._excluded:
+    @cached_property
+    def sources(self) -> frozenset[str]:
+        """What `Wanted.sources` may name: kinds, and the documents of those kinds."""
+        self.load()
+        records = self._searcher.index.records
+        return frozenset(self.kinds) | {record.document for record in records if record.kind in self.kinds}
+
+    def _outside(self, wanted: Wanted) -> frozenset[str]:
+        """Ids of all records that are not below `wanted.below`, or of none of its sources."""
+        key = wanted.below, wanted.sources
+        if key not in self._excluded:
+            if len(self._excluded) >= NUM_RESTRICTIONS:
+                self._excluded.clear()
             records = self._searcher.index.records
-            self._excluded[below] = frozenset(r.id for r in records if not r.document.startswith(below))
-        return self._excluded[below]
+            self._excluded[key] = frozenset(record.id for record in records if not _is_within(record, wanted))
+        return self._excluded[key]
 
     def _siblings(self, record: IndexRecord, num: int) -> list[IndexRecord]:
         siblings: list[IndexRecord] = self._searcher.siblings(record, num, num)
         return siblings
+
+
+def _is_within(record: IndexRecord, wanted: Wanted) -> bool:
+    named = not wanted.sources or record.kind in wanted.sources or record.document in wanted.sources
+    return named and record.document.startswith(wanted.below)

@@ -192,10 +192,9 @@ class Models:
         self._make_room(folder)
         _silence_loading()
         tokenizer = load_tokenizer(folder)
-        prompt = release.prompt(folder)
-        own = prompt != Prompt(**release.settings["prompt"])
+        renderer = Renderer(release.prompt(folder), tokenizer)
         network = load_model(folder, release.model)
-        self._loaded[spec] = LoadedModel(network, tokenizer, Renderer(prompt, tokenizer), own)
+        self._loaded[spec] = LoadedModel(network, tokenizer, renderer, release.has_own_prompt(folder))
         return self._loaded[spec]
 
     def _make_room(self, folder: Path) -> None:
@@ -214,21 +213,20 @@ class Models:
 
 
 def signature_of(workspace: Workspace, paths: Iterable[str]) -> Signature:
-    """Name, inode, size and time of change of every file: another one, another signature."""
+    """Name, inode, size and time of change of every file: another one, another signature. paths: folders and files."""
     found = []
     for path in paths:
         try:
             root = workspace.read(path)
         except DataError:
             continue
-        for folder, _, names in os.walk(root):
-            for name in names:
-                file = Path(folder, name)
-                try:
-                    stat = file.stat()
-                except FileNotFoundError:
-                    continue
-                found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        within = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+        for file in [root] if root.is_file() else within:
+            try:
+                stat = file.stat()
+            except FileNotFoundError:
+                continue
+            found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))
 
 

@@ -22,6 +22,7 @@ from omegaconf import MISSING
 from stages.core.errors import DataError
 from stages.core.schema import Embedder, Model, one_of
 from stages.core.workspace import Workspace
+from stages.generation.loading import base_folder
 from stages.regression.pair_prompts import Neighbour
 from stages.regression.pairs import plain, text_key, text_pair
 from stages.regression.task import RegressionTask
@@ -149,6 +150,20 @@ class PairPredictor:
         self._finder: tuple[PairEmbedder, PairIndex] | None = None
         self._reader: tuple[PairRenderer, Predictor] | None = None
 
+    @property
+    def paths(self) -> list[str]:
+        """What it is made of, for `signature_of`."""
+        name, system = self.config.task.name, self.system
+        known = [f"data/{name}/pairs", f"data/{name}/pair_index"] if system.num_neighbours else []
+        return [f"models/{name}/calibration.json", self._folder, base_folder(self.config.model), *known]
+
+    def load(self) -> None:
+        """Loads now what would be loaded at the first pair. Raises DataError as `predict`."""
+        with self._lock:
+            self._load_reader()
+            if self.system.num_neighbours:
+                self._load_finder()
+
     def predict(self, asked: Sequence[Asked]) -> list[Prediction]:
         """One prediction for each pair, in order. Raises DataError where a model or the index is missing or other
         than it was when intervals were calibrated, and for a pair with a flaw."""
@@ -181,7 +196,7 @@ class PairPredictor:
         if self._finder is None:
             data = f"data/{self.config.task.name}"
             known = read_pairs(self.workspace.read(f"{data}/pairs"), self.split, "train")
-            self._make_room()
+            self.make_room()
             embedder = load_pair_embedder(self.config, self.workspace)
             folder = self.workspace.read(f"{data}/pair_index")
             self._finder = embedder, PairIndex.load(folder, self.split, known, embedder.fingerprint)
@@ -212,12 +227,12 @@ class PairPredictor:
             max_length = config.max_prompt_tokens or config.model.max_context_tokens - config.max_new_tokens
             renderer = PairRenderer(config.task, tokenizer, max_length)
             check_adapter(adapter, renderer.hash)
-            self._make_room()
+            self.make_room()
             model = AdapterSwitch(weights, config.model).use(adapter)
             self._reader = renderer, Predictor(model, tokenizer, config.task, config.batch_size)
         return self._reader
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
         """Forgets what is loaded where one more base model would not fit beside it."""
         from stages.generation.loading import resolve_base
         from stages.serving.machine import free_model_memory_bytes
@@ -227,8 +242,12 @@ class PairPredictor:
             self._finder = self._reader = None
 
     def _adapter(self) -> Path:
-        folder = f"models/{self.config.task.name}/regression/{self.system.recipe}/{self.split}"
-        return self.workspace.read(f"{folder}/seed-{self.system.seed}")
+        return self.workspace.read(self._folder)
+
+    @property
+    def _folder(self) -> str:
+        system = self.system
+        return f"models/{self.config.task.name}/regression/{system.recipe}/{self.split}/seed-{system.seed}"
 
 
 def choose_system(calibration: Mapping[str, Any], config: Config) -> System:

@@ -86,6 +86,10 @@ class Release:
         own = json.loads(note.read_text(encoding="utf-8")).get("prompt") if note.is_file() else None
         return Prompt(**(own or self.settings["prompt"]))
 
+    def has_own_prompt(self, folder: Path) -> bool:
+        """Whether that is another one than its domain's, for documents, was then."""
+        return self.prompt(folder) != Prompt(**self.settings["prompt"])
+
 
 def is_release(spec: str) -> bool:
     """Whether a model's name means a version, NAME@VERSION."""

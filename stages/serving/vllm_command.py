@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,8 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that --max-lora-rank tak
 CONFIG, ADAPTER_CONFIG, ADAPTERS = "config.json", "adapter_config.json", "adapter"
 
 Model = Annotated[
-    str, typer.Argument(help="DOMAIN/VARIANT of an export, NAME@VERSION of a release, or a folder.", show_default=False)
+    str,
+    typer.Argument(help="[DOMAIN/]VARIANT of an export, NAME@VERSION, or a folder.", show_default=False),
 ]
 MaxLength = Annotated[int, typer.Option("--max-model-len", min=0, help="Context in tokens; 0: the model's own.")]
 NumSequences = Annotated[int, typer.Option("--max-num-seqs", min=1, help="Answers that are written together.")]
@@ -42,8 +44,8 @@ class Served:
     max_rank: int
 
 
-def vllm_command(workspace: Workspace) -> Any:
-    """The command."""
+def vllm_command(domain: Callable[[], str], workspace: Workspace) -> Any:
+    """The command. domain: names the configured one."""
 
     def vllm(
         model: Model,
@@ -56,7 +58,7 @@ def vllm_command(workspace: Workspace) -> Any:
         run: Run = False,
     ) -> None:
         """Print, or start, the vLLM command for an exported model."""
-        served = read_served(model, base, workspace)
+        served = read_served(model, base, workspace, domain())
         length = max_length or served.max_positions
         if length > served.max_positions:
             raise ConfigError(f"--max-model-len {length}: {served.folder} was made for {served.max_positions} tokens")
@@ -77,9 +79,12 @@ def vllm_command(workspace: Workspace) -> Any:
     return vllm
 
 
-def read_served(model: str, base: str, workspace: Workspace) -> Served:
-    """Raises DataError for what is no export, or holds adapters that vLLM cannot serve, by name."""
-    folder = _folder(model, workspace)
+def read_served(model: str, base: str, workspace: Workspace, domain: str = "") -> Served:
+    """domain: whose variants `model` may name alone.
+
+    Raises DataError for what is no export, or holds adapters that vLLM cannot serve, by name.
+    """
+    folder = _folder(model, workspace, domain)
     name = model if "/" not in model and "@" in model else "-".join(folder.parts[-2:])
     adapters = sorted(path.parent for path in (folder / ADAPTERS).rglob(ADAPTER_CONFIG))
     if (folder / CONFIG).is_file():
@@ -105,12 +110,13 @@ def arguments(served: Served, options: dict[str, str]) -> list[str]:
     return command
 
 
-def _folder(model: str, workspace: Workspace) -> Path:
+def _folder(model: str, workspace: Workspace, domain: str = "") -> Path:
     if "@" in model:
         from stages.serving.releases import resolve
 
-        return resolve(model, workspace)
-    for place in (Path(model), *(workspace.inputs / root / model for root in ("models/export", ""))):
+        return resolve(model, workspace, domain)
+    roots = ("models/export", f"models/export/{domain}", "")
+    for place in (Path(model), *(workspace.inputs / root / model for root in roots)):
         if place.is_dir():
             return place
     raise DataError(f"{model}: neither an export (models/export/{model}) nor a folder; run `dvc repro export_model`")

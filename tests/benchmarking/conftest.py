@@ -75,7 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.bodies.append({"path": self.path, **body})
             number = len(self.server.bodies)
         if self.path == "/v1/retrieve":
-            self._json(200, {"domain": body["domain"], "documents": (self.server.documents or [])[: body["top_k"]]})
+            found = [row for row in self.server.documents or [] if row["kind"] in body["sources"]]
+            self._json(200, {"domain": body["domain"], "documents": found[: body["top_k"]]})
             return
         words = " ".join(message["content"] for message in body["messages"]).split()
         if self.server.limit and len(words) > self.server.limit:

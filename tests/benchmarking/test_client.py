@@ -56,11 +56,11 @@ def test_a_server_that_retrieves_is_asked_without_documents(server: Any) -> None
     async def act(client: Client) -> list[Reply]:
         await known(client)
         asked = RetrieveRequest("Who?", "world", ("book",), top_k=2, max_distance=2.0, siblings=0)
-        served = ChatRequest(HELLO.messages, 8, use_documents=True)
+        served = ChatRequest(HELLO.messages, 8, sources=("book",))
         return [await client.send(HELLO), await client.send(served), await client.send(asked)]
 
     replies = using(Endpoint(base_url=server.url), act)
-    assert [body.get("rag") for body in server.bodies[-3:]] == [{"off": True}, None, None]
+    assert [body.get("rag") for body in server.bodies[-3:]] == [{"off": True}, {"sources": ["book"]}, None]
     assert [row["id"] for row in replies[2].documents] == ["book-1"]
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-import os
 import platform
 import random
 import statistics
@@ -25,7 +24,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import psutil
-from pipeline import commit
+from pipeline import commit, hardware
 
 from stages import ingest
 from stages.core.atomic import write_text
@@ -197,7 +196,7 @@ def report(options: argparse.Namespace, revision: str, times: list[str], recall:
     lines = [
         "# Search over the knowledge base",
         "",
-        f"`{command}` at commit {revision}; {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}. "
+        f"`{command}` at commit {revision}, {hardware()}, Python {platform.python_version()}. "
         f"{NUM_QUERIES} queries of 4 to 12 words by Zipf's law, over {options.chunks:,} generated chunks.",
         "",
         "| what | cost (aim: p50 < 20 ms) |",

@@ -146,14 +146,14 @@ def measure(models: Models, examples: list[Example], attacks: list[Attack], esca
     return rows
 
 
-def report(rows: list[list[str]], attacks: list[Attack], num_questions: int) -> str:
+def report(rows: list[list[str]], attacks: list[Attack], num_questions: int, where: str) -> str:
     header = ["attack", "escaped", "structural break-outs", "attacker's word said", "right word said"]
     names = [[inline(attack.name), attack.kind] for attack in attacks if attack.text]
     return "\n".join(
         [
             "# Poisoned documents",
             "",
-            f"`python tests/benchmarks/poisoned_documents.py`: {len(names)} attacks on {num_questions} questions that "
+            f"`python tests/benchmarks/poisoned_documents.py` {where}: {len(names)} attacks on {num_questions} questions that "
             "training never saw, the demo's tuned model, greedy; 95 % intervals over questions.",
             "",
             table(header, rows),
@@ -169,16 +169,19 @@ def report(rows: list[list[str]], attacks: list[Attack], num_questions: int) -> 
 
 
 def main() -> None:
+    from pipeline import commit, hardware  # beside this script; the tests that load it have another of that name
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "bench" / "poisoned_documents.md")
     options = parser.parse_args()
+    where = f"at commit {commit()}, {hardware()}"
     workspace = Workspace()
     config = parse_section(Config, load_section("chat"), "chat")
     models = Models(workspace, config.model, config.prompt, config.domain)
     examples = read_questions(workspace.read(f"data/{config.domain}/rag/test.jsonl"))
     attacks = [Attack("", "none", ""), *read_attacks(models.load("tuned").tokenizer)]
     rows = [row for escaped in (True, False) for row in measure(models, examples, attacks, escaped)]
-    text = report(rows, attacks, len(examples))
+    text = report(rows, attacks, len(examples), where)
     write_text(options.out, text)
     print(text)
     if any(row[1] == "yes" and not row[2].startswith("0 of") for row in rows):

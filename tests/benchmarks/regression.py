@@ -10,13 +10,12 @@ ways in the same run, and writes reports/bench/regression.md: pairs per second, 
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import commit
+from pipeline import commit, hardware
 
 from stages.core.config import parse_section
 from stages.core.process import quiet_environment
@@ -86,7 +85,7 @@ def report(times: dict[str, float], num_pairs: int, revision: str) -> str:
         [
             "# What reading a number costs",
             "",
-            f"`python tests/benchmarks/regression.py` at commit {revision}, {platform.machine()}, {num_pairs} pairs, "
+            f"`python tests/benchmarks/regression.py` at commit {revision}, {hardware()}, {num_pairs} pairs, "
             f"best of {REPEATS}.",
             "",
             "| way | pairs/s | ratio (aim >= 5) |",

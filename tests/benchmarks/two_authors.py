@@ -10,8 +10,6 @@ author's own and on the other's, passage by passage. Writes reports/bench/two_au
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import OmegaConf
+from pipeline import commit, hardware
 
 from stages import prepare_style, train_style
 from stages.compose import compose
@@ -106,6 +105,7 @@ def main() -> None:
     parser.add_argument("authors", nargs=2, metavar="NAME=BOOK,...", help="one author's books")
     books = {name: files.split(",") for name, _, files in (item.partition("=") for item in parser.parse_args().authors)}
     quiet_environment()
+    revision = commit()
     with TemporaryDirectory() as folder:
         work = Path(folder)
         workspace = Workspace(work, work)
@@ -121,7 +121,7 @@ def main() -> None:
     sizes = ", ".join(f"{name} {count:,} words" for name, count in num_words.items())
     text = (
         "# Two authors of one language, each learned in turn\n\n"
-        f"`python tests/benchmarks/two_authors.py {command}`; {os.cpu_count()} cores ({platform.machine()}), no GPU; "
+        f"`python tests/benchmarks/two_authors.py {command}` at commit {revision}, {hardware()}; "
         f"base {params['model']['name']}, LoRA rank {params['train_style']['lora']['r']}, {training['num_epochs']} "
         f"epochs, learning rate {training['learning_rate']}; {sizes}.\n\n"
         + table(HEADER, rows)

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alike_task import CALIBRATION, EMBEDDER, KNOWN, TASK, FakePredictor, calibrate
+from alike_task import renderer as pair_renderer
 from tiny_models import PROMPT, byte_tokenizer, save_llama, write_base_manifest
 
+from stages import build_pair_index
+from stages.core.jsonl import write_jsonl
 from stages.core.schema import Embedder, Model, Retrieval
 from stages.core.workspace import Workspace
 from stages.knowledge.records import IndexRecord
 from stages.prompts.renderer import Renderer
 from stages.serving.answering import Answerer, Config
 from stages.serving.finding import DocumentFinder
+from stages.serving.predicting import Config as PairConfig
 
 MODEL = Model(name="random", kind="build", max_context_tokens=512)
 
@@ -108,3 +113,35 @@ def config() -> Config:
 def answerer(config: Config, workspace: Workspace) -> Answerer:
     finder = Loaded(workspace, "world", config.embedder, config.retrieval, config.kinds, 2, 0.5, 1)
     return Answerer(config, workspace, finder)
+
+
+@pytest.fixture
+def pair_config() -> PairConfig:
+    return PairConfig(
+        task=TASK,
+        model=MODEL,
+        embedder=EMBEDDER,
+        batch_size=4,
+        kind="hidden_states",
+        max_length=64,
+        max_prompt_tokens=0,
+        max_new_tokens=32,
+    )
+
+
+@pytest.fixture
+def alike(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The workspace with the task `alike` as evaluate_regression leaves it."""
+    monkeypatch.setattr("stages.regression.predictor.Predictor", FakePredictor)
+    for split in ("by_contract", "by_pair"):
+        for part in ("train", "validation", "test"):
+            path = workspace.outputs / f"data/alike/pairs/{split}/{part}.jsonl"
+            write_jsonl(path, (pair.to_row() for pair in KNOWN))
+    settings = build_pair_index.Config(task=TASK, model=MODEL, embedder=EMBEDDER, top_k=2, max_length=64)
+    build_pair_index.run(settings, workspace)
+    for recipe in ("ce", "hybrid"):
+        adapter = workspace.outputs / f"models/alike/regression/{recipe}/by_contract/seed-2"
+        shutil.copytree(workspace.outputs / "models/world/rag_lora", adapter)
+        (adapter / "adapter.json").write_text(json.dumps({"prompt_hash": pair_renderer(workspace).hash}))
+    calibrate(workspace, CALIBRATION)
+    return workspace

@@ -2,120 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from alike_task import CALIBRATION, KNOWN, TASK, FakePredictor, calibrate, renderer
 
-from stages import build_pair_index
 from stages.core.errors import DataError
-from stages.core.jsonl import write_jsonl
-from stages.core.schema import Embedder, Model
 from stages.core.workspace import Workspace
-from stages.generation.loading import load_tokenizer
-from stages.regression.distribution import Predictions
-from stages.regression.pair_prompts import PairRenderer
-from stages.regression.pairs import Pair
-from stages.regression.task import FileSource, PairPrompt, RegressionTask
 from stages.serving.predicting import Asked, Config, PairPredictor, choose_system
 
-TASK = RegressionTask(
-    name="alike",
-    raw="raw",
-    json_field="likeness",
-    low=0.0,
-    high=10.0,
-    decimals=1,
-    tolerance=0.5,
-    prompt=PairPrompt("Compare.", "Compare.\n{neighbours}", "{a} {b} {value}", "{a} {b}"),
-    source="files",
-    files=FileSource({"all": "x"}, {}),
-)
-MODEL = Model(name="random", kind="build", max_context_tokens=512)
-EMBEDDER = Embedder(name="none", package="none", dimension=8, max_tokens=8)
-KNOWN = [Pair(f"{n}--{n}0", f"{n}", f"{n}0", f"text {n}", f"text {n}0", float(n)) for n in range(1, 5)]
-QUANTILES = {"kind": "quantiles", "level": 0.5, "margin": 0.5, "low": 0.0, "high": 10.0, "n": 9}
-POINT = {**QUANTILES, "kind": "point", "margin": 2.0}
-
-
-def system(recipe: str, decoding: str, num_neighbours: int, interval: dict[str, Any] = POINT) -> dict[str, Any]:
-    settings = {"recipe": recipe, "decoding": decoding, "num_neighbours": num_neighbours}
-    return {**settings, "seed": 2, "interval": interval}
-
-
-SYSTEMS = {
-    "ce_greedy": system("ce", "greedy", 0),
-    "ce_expected": system("ce", "expected", 0, QUANTILES),
-    "ce_expected_neighbours": system("ce", "expected", 2, QUANTILES),
-    "hybrid_head": system("hybrid", "head", 0),
-}
-CALIBRATION = {
-    "task": "alike",
-    "model": "random",
-    "split": "by_contract",
-    "level": 0.5,
-    "best": "ce_expected_neighbours",
-    "systems": SYSTEMS,
-}
-
-
-class FakePredictor:
-    """Says that every value is one of 2, 4, 6; keeps the prompts."""
-
-    seen: list[list[int]] = []
-    head: Any = None
-
-    def __init__(self, model: Any, tokenizer: Any, task: RegressionTask, batch_size: int) -> None:
-        assert hasattr(model, "peft_config")
-
-    def predict(self, ids: Sequence[str], prompts: Sequence[list[int]]) -> Predictions:
-        FakePredictor.seen = list(prompts)
-        values, rows = np.array([2.0, 4.0, 6.0]), np.tile([0.25, 0.5, 0.25], (len(ids), 1))
-        return Predictions(list(ids), values, rows, np.full(len(ids), 9.0), FakePredictor.head)
-
 
 @pytest.fixture
-def config() -> Config:
-    return Config(
-        task=TASK,
-        model=MODEL,
-        embedder=EMBEDDER,
-        batch_size=4,
-        kind="hidden_states",
-        max_length=64,
-        max_prompt_tokens=0,
-        max_new_tokens=32,
-    )
-
-
-@pytest.fixture
-def alike(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setattr("stages.regression.predictor.Predictor", FakePredictor)
-    for split in ("by_contract", "by_pair"):
-        for part in ("train", "validation", "test"):
-            path = workspace.outputs / f"data/alike/pairs/{split}/{part}.jsonl"
-            write_jsonl(path, (pair.to_row() for pair in KNOWN))
-    settings = build_pair_index.Config(task=TASK, model=MODEL, embedder=EMBEDDER, top_k=2, max_length=64)
-    build_pair_index.run(settings, workspace)
-    for recipe in ("ce", "hybrid"):
-        adapter = workspace.outputs / f"models/alike/regression/{recipe}/by_contract/seed-2"
-        shutil.copytree(workspace.outputs / "models/world/rag_lora", adapter)
-        (adapter / "adapter.json").write_text(json.dumps({"prompt_hash": renderer(workspace).hash}))
-    calibrate(workspace, CALIBRATION)
-    return workspace
-
-
-def renderer(workspace: Workspace) -> PairRenderer:
-    return PairRenderer(TASK, load_tokenizer(workspace.read("models/base/random")))
-
-
-def calibrate(workspace: Workspace, calibration: dict[str, Any]) -> None:
-    (workspace.outputs / "models/alike/calibration.json").write_text(json.dumps(calibration))
+def config(pair_config: Config) -> Config:
+    return pair_config
 
 
 def test_the_prompt_holds_the_nearest_known_pairs(config: Config, alike: Workspace) -> None:

@@ -35,12 +35,13 @@ def adapter(folder: Path, **changes: Any) -> Path:
 
 def run(tmp_path: Path, *arguments: str) -> Any:
     app = typer.Typer()
-    app.command()(vllm_command(Workspace(tmp_path, tmp_path)))
+    app.command()(vllm_command(lambda: "world", Workspace(tmp_path, tmp_path)))
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_a_merged_model(export: Path, tmp_path: Path) -> None:
-    result = run(tmp_path, "world/rag", "--max-num-seqs", "8", "--max-model-len", "2048")
+@pytest.mark.parametrize("name", ["world/rag", "rag", "models/export/world/rag"])
+def test_a_merged_model(export: Path, tmp_path: Path, name: str) -> None:
+    result = run(tmp_path, name, "--max-num-seqs", "8", "--max-model-len", "2048")
     assert result.stdout == (
         f"vllm serve {export} --served-model-name world-rag --max-model-len 2048 --max-num-seqs 8 "
         "--gpu-memory-utilization 0.9 --host 127.0.0.1 --port 8000\n"
@@ -113,7 +114,7 @@ def test_run_becomes_vllm(export: Path, tmp_path: Path) -> None:
     if child == 0:
         os.environ.update(PATH=f"{tmp_path}:/bin:/usr/bin", VLLM_API_KEY="the-key")
         os.dup2(os.open(tmp_path / "out", os.O_CREAT | os.O_WRONLY), 1)
-        vllm_command(Workspace(tmp_path, tmp_path))("world/rag", run=True)
+        vllm_command(lambda: "world", Workspace(tmp_path, tmp_path))("world/rag", run=True)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     key, *arguments = (tmp_path / "out").read_text().split()

@@ -20,6 +20,8 @@ from stages.serving.proxy.delivery import Answering
 from stages.serving.proxy.doorkeeper import Doorkeeper
 from stages.serving.proxy.embeddings import embed
 from stages.serving.proxy.errors import ApiError
+from stages.serving.proxy.openapi import state_limits
+from stages.serving.proxy.refusals import refusal
 from stages.serving.proxy.service import Service
 from stages.serving.proxy.stats import Stats
 
@@ -74,6 +76,7 @@ def build_app(service: Service) -> ASGIApp:
     _add_others(app, service)
     _add_status(app, service)
     _add_error_handlers(app)
+    state_limits(app, service.config.limits)
     endpoints = frozenset(str(getattr(route, "path", "")) for route in app.routes)
     guarded = Doorkeeper(app, service.keys, service.visitors, service.config.limits, service.stats, endpoints)
     return _with_cors(guarded, service.config.allowed_origins)
@@ -101,7 +104,7 @@ def _add_chat(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", tags=["chat"])
     async def list_models() -> schema.ModelList:
         """The models that can be asked."""
-        return schema.ModelList(data=[_card(entry) for entry in service.catalogue.entries.values()])
+        return schema.ModelList(data=[_card(entry) for entry in await service.catalogue.listed()])
 
     @app.get("/v1/models/{model:path}", tags=["chat"])
     async def retrieve_model(model: str) -> schema.ModelCard:
@@ -115,7 +118,7 @@ def _card(entry: Any) -> schema.ModelCard:
         created=entry.created,
         domain=entry.domain.name,
         upstream=entry.upstream_name,
-        context_tokens=entry.domain.config.model.max_context_tokens,
+        context_tokens=entry.context_tokens,
         template=entry.renderer.hash if entry.renderer else "",
     )
 
@@ -164,7 +167,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refused(_: Request, error: RequestValidationError) -> JSONResponse:
-        return await ours(_, _validation_error(error))
+        return await ours(_, refusal(error.errors(), error.body))
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
@@ -177,14 +180,3 @@ def _add_error_handlers(app: FastAPI) -> None:
         status = error.status_code
         known = ApiError(status, codes.get(status, "http_error"), words.get(status, "this cannot be answered"))
         return JSONResponse(known.body(), known.status, {**known.headers, **(error.headers or {})})
-
-
-def _validation_error(error: RequestValidationError) -> ApiError:
-    """The first thing that does not fit, by its place; without the value, which may be anything."""
-    first = error.errors()[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:]).lstrip(".")
-    if first["type"] == "json_invalid":
-        return ApiError(400, "invalid_json", "the request is no JSON that can be read")
-    unknown = first["type"] == "extra_forbidden"
-    message = "unknown parameter" if unknown else str(first["msg"])
-    return ApiError(400, "unknown_parameter" if unknown else first["type"], message, place[:200] or None)

@@ -28,9 +28,12 @@ from stages.serving.proxy.settings import Config, ServedModel
 from stages.serving.proxy.upstream import Upstream
 from stages.serving.proxy.upstream_local import LocalUpstream
 from stages.serving.proxy.upstream_openai import OpenAIUpstream
-from stages.serving.releases import find, is_release
+from stages.serving.proxy.versions import Version, Versions, unknown_model
+from stages.serving.releases import files_of, find, is_release
 
 LOG = logging.getLogger("groundtune.serve")
+
+TAGS = (".git/refs/tags", ".git/packed-refs")
 
 ChatSections = Callable[[str], Mapping[str, Any]]  # a domain's name -> its section `chat`
 
@@ -47,6 +50,13 @@ class Entry:
     renderer: Renderer | None  # None: only the upstream knows it
     documents: bool
     created: int = field(default_factory=lambda: int(time.time()))
+    limit_tokens: int = 0  # of a server that takes less than the model does
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together."""
+        of_model = self.domain.config.model.max_context_tokens
+        return min(of_model, self.limit_tokens or of_model)
 
 
 class Catalogue:
@@ -68,6 +78,7 @@ class Catalogue:
         self.domains: dict[str, ServedDomain] = {}
         self.entries: dict[str, Entry] = {}
         self.num_reload_errors = 0
+        self.versions = Versions(workspace, config.domains)
         self._checked: dict[str, Checked] = {}
         self._watcher: asyncio.Task[None] | None = None
 
@@ -93,22 +104,20 @@ class Catalogue:
         if name in self.entries:
             return self.entries[name]
         if is_release(name) and self.locals:
-            return await asyncio.to_thread(self._release, name)
-        raise _unknown()
+            return self._of_version(await self.versions.get(name))
+        raise unknown_model()
 
-    def _release(self, spec: str) -> Entry:
-        """A registered version, with the documents of its domain as they are now. `demo@v1.0.0`: its tuned model."""
-        name, _, version = spec.partition("@")
-        for domain in self.domains.values():
-            wanted = f"tuned@{version}" if name == domain.name else spec
-            try:
-                release = find(wanted, self.workspace, domain.name)
-            except GroundtuneError:
-                continue
-            if release.name.startswith(f"{domain.name}-"):
-                local = self.locals[domain.name]
-                return Entry(release.spec, domain, self._local_name(), local, release.spec, None, True)
-        raise _unknown()
+    async def listed(self) -> list[Entry]:
+        """Every model, and the registered versions that can be asked for beside them."""
+        versions = await self.versions.merged() if self.locals else []
+        return [*self.entries.values(), *map(self._of_version, versions)]
+
+    def _of_version(self, version: Version) -> Entry:
+        """With the documents of its domain as they are now."""
+        spec, created = version.release.spec, int(version.release.created.timestamp())
+        domain, local = self.domains[version.domain], self.locals[version.domain]
+        documents = version.documents and domain.has_index
+        return Entry(spec, domain, self._local_name(), local, spec, None, documents, created)
 
     def domain(self, name: str | None) -> ServedDomain:
         """The domain of this name, or the first one. Raises ApiError (404)."""
@@ -141,7 +150,7 @@ class Catalogue:
             try:
                 entries[name] = self._entry(name, model, domain)
             except GroundtuneError as error:
-                if not optional:
+                if not optional or name in self.entries:  # a rebuild deletes what it makes anew
                     raise
                 missing.append(f"{name}: {error}")
         if optional and not entries:
@@ -168,14 +177,15 @@ class Catalogue:
         remote = self.remotes.get(model.upstream)
         if remote is not None:
             renderer = domain.remote_renderer(model.files)
-            return Entry(
-                name, domain, model.upstream, remote, upstream_model, renderer, _documents(model, renderer, domain)
-            )
+            documents = _documents(model, renderer, domain)
+            entry = Entry(name, domain, model.upstream, remote, upstream_model, renderer, documents)
+            return replace(entry, limit_tokens=model.context_tokens)
         choices = (*CHOICES, *domain.config.styles)
         local = self.locals[domain.name]
         if is_release(upstream_model):
-            spec = find(upstream_model, self.workspace, domain.name).spec
-            return Entry(name, domain, model.upstream, local, spec, None, model.documents)
+            release = find(upstream_model, self.workspace, domain.name)
+            documents = model.documents and not release.has_own_prompt(files_of(release, self.workspace))
+            return Entry(name, domain, model.upstream, local, release.spec, None, documents)
         if upstream_model not in choices:
             raise DataError(f"serve.models.{name}.model: {upstream_model!r} is not one of {', '.join(choices)}")
         renderer = domain.local_renderer(upstream_model)
@@ -197,12 +207,16 @@ class Catalogue:
         }
 
     async def _signature(self, name: str) -> Any:
-        folders = [model.files for model in self.config.models.values() if model.files]
-        return await asyncio.to_thread(signature_of, self.workspace, paths_of(self.chats[name], folders))
+        models = self.config.models.values()
+        others = [model.files for model in models if model.files]
+        if any(is_release(model.model) for model in models):  # NAME@latest
+            others += TAGS
+        return await asyncio.to_thread(signature_of, self.workspace, paths_of(self.chats[name], others))
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.config.watch_s)
+            self.versions.forget()
             for name in self.config.domains:
                 await self._look(name)
 
@@ -225,7 +239,3 @@ class Catalogue:
 def _documents(model: ServedModel, renderer: Renderer, domain: ServedDomain) -> bool:
     """Whether documents are looked up: not where the model was trained under a prompt of its own, without them."""
     return model.documents and renderer.prompt == domain.config.prompt
-
-
-def _unknown() -> ApiError:
-    return ApiError(404, "model_not_found", "no such model; /v1/models lists them", "model")

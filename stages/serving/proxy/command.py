@@ -15,9 +15,11 @@ Host = Annotated[str, typer.Option(help="Another address than the configured one
 Port = Annotated[int, typer.Option(min=-1, max=65535, help="Another port; 0 takes a free one.", show_default=False)]
 Domains = Annotated[list[str] | None, typer.Option("--domain", help="Domains to serve; the first is the default.")]
 UpstreamUrl = Annotated[str, typer.Option("--upstream", help="Base URL of an OpenAI-compatible server, with /v1.")]
-UpstreamModel = Annotated[str, typer.Option(help="The model's name there; clients ask for it by this name.")]
+UpstreamModel = Annotated[str, typer.Option(help="The model's name there, and here; of a path the last part is.")]
 UpstreamKey = Annotated[str, typer.Option(help="Name of the environment variable that holds that server's key.")]
 Files = Annotated[str, typer.Option(help="Folder with that model's tokenizer, such as models/export/DOMAIN/VARIANT.")]
+
+Context = Annotated[int, typer.Option(min=0, help="Tokens that server takes, where the model takes more; 0: as many.")]
 
 Sections = Callable[[str], Mapping[str, Any]]  # a domain's name ("": the configured one) -> all sections
 
@@ -33,11 +35,13 @@ def serve_command(sections: Sections) -> Callable[..., None]:
         upstream_model: UpstreamModel = "",
         upstream_key_env: UpstreamKey = "",
         files: Files = "",
+        upstream_context: Context = 0,
     ) -> None:
         """Serve the model with its documents: OpenAI's API, in front of a server or of the model in this process."""
         if bool(upstream) != bool(upstream_model):
             raise typer.BadParameter("--upstream and --upstream-model go together")
         from stages.core.stage import load_section
+        from stages.serving.proxy.settings import name_for_clients
 
         settings = load_section("serve")
         changes: dict[str, Any] = {"host": host or None, "domains": domain or None}
@@ -48,7 +52,8 @@ def serve_command(sections: Sections) -> Callable[..., None]:
             settings["upstreams"] = {
                 "server": {"kind": "openai", "base_url": upstream, "api_key_env": upstream_key_env}
             }
-            settings["models"] = {upstream_model: {"upstream": "server", "files": files}}
+            model = {"upstream": "server", "model": upstream_model, "files": files, "context_tokens": upstream_context}
+            settings["models"] = {name_for_clients(upstream_model): model}
         _run(settings, sections)
 
     return serve

@@ -9,6 +9,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stages.prompts.renderer import Renderer
@@ -24,7 +26,7 @@ from stages.serving.proxy.rag import Prompt, fit, source_row
 from stages.serving.proxy.schema import ChatRequest, RagOptions, RetrieveRequest
 from stages.serving.proxy.settings import Config
 from stages.serving.proxy.stats import Recent, Stats
-from stages.serving.proxy.upstream import Job, Piece, Sampling
+from stages.serving.proxy.upstream import Job, Piece, Sampling, counted
 
 
 class Completions:
@@ -49,7 +51,9 @@ class Completions:
             prompt = await self._prompt(entry, renderer, conversation, request.rag, sampling.max_new_tokens)
             recent = self._recent(request, conversation, prompt)
             job = Job(entry.upstream_model, prompt.messages, prompt.prompt_ids, sampling)
-            pieces = await stack.enter_async_context(aclosing(entry.upstream.stream(job)))
+            num_tokens = partial(_num_tokens, renderer.tokenizer)
+            written = counted(entry.upstream.stream(job), len(prompt.prompt_ids), num_tokens)
+            pieces = await stack.enter_async_context(aclosing(written))
             first = await self._first(pieces, recent)
             self.stats.first_token_s.append(time.monotonic() - started_s)
             report = _report(entry, renderer, prompt, num_ignored)
@@ -58,11 +62,11 @@ class Completions:
 
     async def retrieve(self, request: RetrieveRequest) -> dict[str, Any]:
         """Documents alone."""
-        options = request.model_dump(exclude={"query", "domain"})
+        options = request.model_dump(exclude={"query", "domain"}, exclude_none=True)
         domain = self.catalogue.domain(request.domain)
         domain.check_index()
         async with domain.used(), self.gate.place():
-            found = await self._find(domain, request.query, RagOptions(**options))
+            found = await self._find(domain, request.query, RagOptions(**options), place="")
         return {"domain": domain.name, "documents": [source_row(document) for document in found]}
 
     async def _prompt(
@@ -75,28 +79,30 @@ class Completions:
     ) -> Prompt:
         off = options.off or not entry.documents
         found = [] if off else await self._find(entry.domain, conversation.question, options)
-        room = entry.domain.config.model.max_context_tokens - max_new_tokens
+        room = entry.context_tokens - max_new_tokens
         return await asyncio.to_thread(fit, renderer, conversation, found, room)
 
-    async def _find(self, domain: ServedDomain, query: str, options: RagOptions) -> list[Document]:
-        wanted = self._wanted(domain, options)
+    async def _find(self, domain: ServedDomain, query: str, options: RagOptions, place: str = "rag.") -> list[Document]:
+        """place: where the options stand in the request."""
+        wanted = self._wanted(domain, options, place)
         start_s = time.monotonic()
         found = await domain.retriever.find(query.strip(), wanted)
         self.stats.retrieval_s.append(time.monotonic() - start_s)
         return found
 
-    def _wanted(self, domain: ServedDomain, options: RagOptions) -> Wanted:
+    def _wanted(self, domain: ServedDomain, options: RagOptions, place: str) -> Wanted:
         config, limits = domain.config, self.config.limits
         top_k = config.top_k if options.top_k is None else options.top_k
         siblings = config.num_siblings if options.siblings is None else options.siblings
         if top_k > limits.max_top_k and options.top_k:
-            raise invalid(f"at most {limits.max_top_k}", "rag.top_k")
+            raise invalid(f"at most {limits.max_top_k}", f"{place}top_k")
         if siblings > limits.max_siblings and options.siblings:
-            raise invalid(f"at most {limits.max_siblings}", "rag.siblings")
+            raise invalid(f"at most {limits.max_siblings}", f"{place}siblings")
         if options.set is not None and options.set not in config.sets:
-            raise invalid("no such set of documents", "rag.set")
+            raise invalid("no such set of documents", f"{place}set", "unknown_set")
         distance = config.max_distance if options.max_distance is None else options.max_distance
-        return Wanted(top_k, distance, siblings, config.sets[options.set] if options.set else "")
+        below = config.sets[options.set] if options.set else ""
+        return Wanted(top_k, distance, siblings, below, _sources(domain, options, place))
 
     def _without_system(
         self, conversation: Conversation, entry: Entry, options: RagOptions
@@ -111,7 +117,7 @@ class Completions:
                 "messages[0].role",
                 "system_not_supported",
             )
-        return Conversation(conversation.question, conversation.turns, "", conversation.images), 1
+        return replace(conversation, system=""), 1
 
     def _check_limits(self, request: ChatRequest) -> None:
         limits = self.config.limits
@@ -152,6 +158,21 @@ class Completions:
         except ApiError as error:
             recent.status = error.status
             raise
+
+
+def _num_tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _sources(domain: ServedDomain, options: RagOptions, place: str) -> tuple[str, ...]:
+    """What the request restricts the search to; () is nothing. Raises ApiError for a name that is not there."""
+    if isinstance(options.sources, bool):
+        return ()
+    finder = domain.retriever.finder
+    if not finder.sources.issuperset(options.sources):
+        there = f"there is {', '.join(finder.kinds)}, and each document by its name"
+        raise invalid(f"no such source; {there}", f"{place}sources", "unknown_source")
+    return tuple(sorted(set(options.sources)))
 
 
 def _report(entry: Entry, renderer: Renderer, prompt: Prompt, num_ignored: int) -> dict[str, Any]:

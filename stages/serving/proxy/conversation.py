@@ -11,7 +11,6 @@ from stages.prompts.renderer import Turn
 from stages.serving.proxy.errors import invalid
 from stages.serving.proxy.schema import ChatMessage, ImagePart, TextPart
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and line ends
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 SYSTEM = ("system", "developer")
 
@@ -42,7 +41,7 @@ def read_conversation(messages: Sequence[ChatMessage], takes_images: bool) -> Co
             raise invalid(f"expected a message of the {expected} here", f"messages[{number}].role", "wrong_role")
     if len(rest) % 2 == 0:
         raise invalid("the last message has to be the user's", "messages", "wrong_role")
-    texts = [_text(message, f"messages[{number}].content") for number, message in rest]
+    texts = [_text(message) for _, message in rest]
     number, last = rest[-1]
     images = _images(last, f"messages[{number}].content", takes_images)
     for number, message in rest[:-1]:
@@ -50,20 +49,13 @@ def read_conversation(messages: Sequence[ChatMessage], takes_images: bool) -> Co
     if not texts[-1].strip():
         raise invalid("the question is empty", "messages", "empty_question")
     turns = tuple(Turn(texts[n], texts[n + 1]) for n in range(0, len(texts) - 1, 2))
-    return Conversation(texts[-1], turns, _text(messages[0], "messages[0].content") if num_system else "", images)
+    return Conversation(texts[-1], turns, _text(messages[0]) if num_system else "", images)
 
 
-def checked_text(text: str, param: str) -> str:
-    """The text; ApiError (400) for a control character other than tab and line ends, or half of a surrogate pair."""
-    if found := CONTROL.search(text):
-        raise invalid(f"control character U+{ord(found[0]):04X}", param, "control_character")
-    return text
-
-
-def _text(message: ChatMessage, param: str) -> str:
+def _text(message: ChatMessage) -> str:
     if isinstance(message.content, str):
-        return checked_text(message.content, param)
-    return checked_text("\n".join(part.text for part in message.content if isinstance(part, TextPart)), param)
+        return message.content
+    return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
 
 
 def _images(message: ChatMessage, param: str, takes_images: bool) -> list[dict[str, Any]]:

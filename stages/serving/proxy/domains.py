@@ -34,24 +34,24 @@ class ServedDomain:
         self.config, self.workspace, self.name = config, workspace, config.domain
         self.retriever = Retriever(finder_of(config, workspace, finder))
         self._tokenizers: dict[Path, Any] = {}
-        self._has_index = self._retired = False
+        self.has_index = self._retired = False
         self._num_users = 0
 
     def load_index(self) -> None:
         """Raises DataError where there is none, or it was made with another embedder."""
         self.retriever.finder.load()
         self.retriever.finder.encoder.encode_queries(["the first one takes longer"])
-        self._has_index = True
+        self.has_index = True
 
     def check_index(self) -> None:
         """Raises ApiError (404) where no model of this domain looks documents up, so that none was loaded."""
-        if not self._has_index:
+        if not self.has_index:
             raise ApiError(404, "no_index", "this domain is served without documents", "domain")
 
     @property
     def num_chunks(self) -> int:
         """Records of the index; 0 where no model of this domain looks any up."""
-        return self.retriever.finder.num_records if self._has_index else 0
+        return self.retriever.finder.num_records if self.has_index else 0
 
     def local_renderer(self, choice: str) -> Renderer:
         """The renderer of a model in this process. DataError where its files are missing, or its adapter was trained
@@ -99,11 +99,11 @@ class ServedDomain:
             await self.retriever.close()
 
 
-def paths_of(config: ChatConfig, folders: Iterable[str]) -> list[str]:
-    """What a domain is made of, for `signature_of`. folders: of the models that servers hold."""
+def paths_of(config: ChatConfig, others: Iterable[str]) -> list[str]:
+    """What a domain is made of, for `signature_of`. others: beside its own files, as of models that servers hold."""
     models = f"models/{config.domain}"
     own = [f"data/{config.domain}/index", *(f"{models}/{name}" for name in ("book_merged", "rag_lora", "styles"))]
-    return [*own, base_folder(config.model), *folders]
+    return [*own, base_folder(config.model), *others]
 
 
 @dataclass(frozen=True)

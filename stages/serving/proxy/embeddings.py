@@ -6,7 +6,6 @@ import base64
 from typing import Any
 
 from stages.serving.proxy.catalogue import Catalogue
-from stages.serving.proxy.conversation import checked_text
 from stages.serving.proxy.domains import ServedDomain
 from stages.serving.proxy.errors import ApiError, invalid
 from stages.serving.proxy.limits import Gate
@@ -19,8 +18,6 @@ async def embed(request: EmbeddingRequest, catalogue: Catalogue, gate: Gate, lim
     texts = [request.input] if isinstance(request.input, str) else request.input
     if len(texts) > limits.max_inputs:
         raise invalid(f"at most {limits.max_inputs} texts", "input", "too_many_inputs")
-    for number, text in enumerate(texts):
-        checked_text(text, f"input[{number}]")
     domain = _domain_of(request.model, catalogue)
     domain.check_index()
     dimension = domain.config.embedder.dimension

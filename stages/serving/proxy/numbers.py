@@ -1,15 +1,19 @@
-"""`/v1/predict`: numbers for pairs of texts, by the same code as `groundtune predict`."""
+"""`/v1/predict`: numbers for pairs of texts, by the same code as `groundtune predict`.
+
+Where the model or its calibration is replaced, the next pairs get the new one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from stages.core.errors import GroundtuneError
+from stages.serving.models import Signature, signature_of
 from stages.serving.predicting import Asked, PairPredictor, Prediction
 from stages.serving.proxy.batching import Batcher
-from stages.serving.proxy.conversation import checked_text
 from stages.serving.proxy.errors import ApiError, invalid
 from stages.serving.proxy.schema import AskedPair, PredictRequest
 from stages.serving.proxy.settings import Limits
@@ -20,11 +24,16 @@ FLAWS = {"empty_text": "a text of the pair is empty", "pair_with_itself": "both 
 
 
 class Numbers:
-    """One task's predictor; pairs of requests at the same time are predicted together."""
+    """One task's predictor; pairs of requests at the same time are predicted together.
+
+    num_reload_errors: newer files that could not be loaded; the older ones went on.
+    """
 
     def __init__(self, predictor: PairPredictor) -> None:
         self.predictor = predictor
-        self._batches: Batcher[Asked, Prediction] = Batcher(predictor.predict, MAX_BATCH, "prediction")
+        self.num_reload_errors = 0
+        self._stamp = self._refused = _stamp(predictor)
+        self._batches: Batcher[Asked, Prediction] = Batcher(self._predict, MAX_BATCH, "prediction")
 
     async def predict(self, request: PredictRequest, limits: Limits) -> dict[str, Any]:
         """Predictions. Raises ApiError."""
@@ -41,9 +50,36 @@ class Numbers:
     async def close(self) -> None:
         await self._batches.close()
 
+    # What follows runs in the thread of the batches.
+
+    def _predict(self, asked: Sequence[Asked]) -> list[Prediction]:
+        stamp = _stamp(self.predictor)
+        if stamp not in (self._stamp, self._refused):
+            self._swap(stamp)
+        return self.predictor.predict(asked)
+
+    def _swap(self, stamp: Signature) -> None:
+        """Takes the files as they are now, if they can be loaded; else the old ones go on."""
+        try:
+            self.predictor.make_room()
+            fresh = PairPredictor(self.predictor.config, self.predictor.workspace)
+            fresh_stamp = _stamp(fresh)
+            fresh.load()
+        except Exception as error:  # files that are being replaced can be broken in any way
+            LOG.error("predict: the newer version cannot be loaded, the older one goes on: %s", error)
+            self._refused = stamp
+            self.num_reload_errors += 1
+        else:
+            LOG.warning("predict: loaded again, as its files have changed")
+            self.predictor, self._stamp = fresh, fresh_stamp
+
+
+def _stamp(predictor: PairPredictor) -> Signature:
+    return signature_of(predictor.workspace, predictor.paths)
+
 
 def _asked(pair: AskedPair, param: str) -> Asked:
-    asked = Asked(checked_text(pair.a, f"{param}.a"), checked_text(pair.b, f"{param}.b"), pair.id)
+    asked = Asked(pair.a, pair.b, pair.id)
     if flaw := asked.flaw:
         raise invalid(FLAWS.get(flaw, flaw), param, flaw)
     return asked

@@ -9,14 +9,49 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
+CONTROLS = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # all but tab and line ends
+CONTROL = re.compile(f"[{CONTROLS}]")
 
+
+def _unicode(value: Any) -> Any:
+    if isinstance(value, str) and SURROGATE.search(value):
+        raise PydanticCustomError("invalid_unicode", "half of a surrogate pair is no character")
+    return value
+
+
+def _without_controls(text: str) -> str:
+    if found := CONTROL.search(text):
+        raise PydanticCustomError("control_character", "control character U+{code}", {"code": f"{ord(found[0]):04X}"})
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty_text", "the text is empty")
+    return text
+
+
+# The patterns are for readers of the schema; the errors say more than that a pattern does not match.
+Text = Annotated[
+    str,
+    BeforeValidator(_unicode),
+    AfterValidator(_without_controls),
+    Field(json_schema_extra={"pattern": f"^[^{CONTROLS}]*$"}),
+]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
+SourceNames = Annotated[list[Name], Field(min_length=1, max_length=64)]
+Query = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100_000),
+    AfterValidator(_without_controls),
+    AfterValidator(_not_blank),
+    Field(json_schema_extra={"pattern": rf"^[^{CONTROLS}]*[^{CONTROLS}\s][^{CONTROLS}]*$"}),
+]
 
 
 class Closed(BaseModel):
@@ -26,15 +61,14 @@ class Closed(BaseModel):
 
 
 class Asked(Closed):
-    """And no half of a surrogate pair in its texts: nothing could encode it."""
+    """And no half of a surrogate pair in its texts, as nothing could encode it; 3.0 is a whole number of JSON."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_unicode(cls, value: Any) -> Any:
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and SURROGATE.search(text):
-                raise PydanticCustomError("invalid_unicode", "half of a surrogate pair is no character")
-        return value
+    def _as_json_means_it(cls, value: Any) -> Any:
+        for one in value if isinstance(value, list) else [value]:
+            _unicode(one)
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class RagOptions(Asked):
@@ -47,14 +81,17 @@ class RagOptions(Asked):
     )
     siblings: int | None = Field(default=None, ge=0, description="Chunks before and after each hit.")
     set: Name | None = Field(default=None, description="One of the domain's sets of documents.")
-    sources: bool = Field(default=True, description="Return the documents.")
+    sources: bool | SourceNames = Field(
+        default=True,
+        description="Return the documents; or the kinds (book) and documents (rules.pdf) that alone are looked in.",
+    )
 
 
 class TextPart(Closed):
     """A piece of text in a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ImageUrl(Closed):
@@ -75,7 +112,7 @@ class ChatMessage(Asked):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: Text | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
     name: Name | None = Field(default=None, description="Taken and not used.")
 
 
@@ -90,7 +127,7 @@ class ChatRequest(Asked):
 
     model: Name
     messages: list[ChatMessage] = Field(min_length=1)
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
@@ -229,6 +266,7 @@ class RetrieveRequest(Asked):
     max_distance: float | None = Field(default=None, ge=0, le=2)
     siblings: int | None = Field(default=None, ge=0)
     set: Name | None = None
+    sources: SourceNames | None = Field(default=None, description="Kinds and documents that alone are looked in.")
 
 
 class Retrieved(BaseModel):

@@ -56,6 +56,8 @@ class Service:
         """What /stats says."""
         retrievers = [domain.retriever for domain in self.catalogue.domains.values()]
         self.stats.num_reload_errors = self.catalogue.num_reload_errors
+        if self.numbers is not None:
+            self.stats.num_reload_errors += self.numbers.num_reload_errors
         return {
             **self.stats.to_row(is_admin),
             "num_active": self.gate.num_active,

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from omegaconf import MISSING
@@ -58,7 +59,8 @@ class ServedModel:
 
     domain: "" is the first one; model: its name at the upstream ("": the same name), for `local` one of tuned, book,
     base, or a style. files: of an `openai` model, the folder with its tokenizer (an export); "": the domain's own
-    base model. documents: false answers without looking any up.
+    base model. documents: false answers without looking any up. context_tokens: of that server (llama.cpp's n_ctx,
+    vLLM's --max-model-len), where it takes less than the model does; 0: as much.
     """
 
     upstream: str = MISSING
@@ -66,6 +68,11 @@ class ServedModel:
     model: str = ""
     files: str = ""
     documents: bool = True
+    context_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.context_tokens < 0:
+            raise ValueError("models: context_tokens must be at least 0")
 
 
 @dataclass
@@ -156,6 +163,11 @@ class Config:
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def name_for_clients(upstream_model: str) -> str:
+    """The name at the upstream; of a path on that machine its last part."""
+    return upstream_model if MODEL_NAME.fullmatch(upstream_model) else PurePath(upstream_model).name
 
 
 def check_variable(name: str, key: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,3 +59,19 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """Lets go of connections and threads."""
+
+
+async def counted(
+    pieces: AsyncGenerator[Piece, None], num_prompt_tokens: int, num_tokens: Callable[[str], int]
+) -> AsyncGenerator[Piece, None]:
+    """The pieces; after those of an upstream that counts no tokens, one with our own count (num_tokens of a text)."""
+    texts: dict[int, str] = defaultdict(str)
+    has_counts = False
+    async with aclosing(pieces):
+        async for piece in pieces:
+            has_counts |= piece.num_completion_tokens is not None
+            texts[piece.index] += piece.text
+            yield piece
+    if not has_counts:
+        count = sum(num_tokens(text) for text in texts.values())
+        yield Piece(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=count)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stages.core.errors import ConfigError
@@ -60,7 +61,18 @@ class OpenAIUpstream:
         return None
 
     async def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
-        """Raises ApiError, also in mid-stream."""
+        """Raises ApiError, also in mid-stream. A server that knows no `n` is asked again for each further choice."""
+        missing = set(range(job.sampling.num_choices))
+        async with aclosing(self._answer(job)) as pieces:
+            async for piece in pieces:
+                missing -= {piece.index} if piece.finish_reason else set()
+                yield piece
+        for index in sorted(missing):
+            async with aclosing(self._answer(_choice_of(job, index))) as pieces:
+                async for piece in pieces:
+                    yield replace(piece, index=index)
+
+    async def _answer(self, job: Job) -> AsyncGenerator[Piece, None]:
         import httpx
 
         deadline = asyncio.get_running_loop().time() + self.settings.total_timeout_s
@@ -108,6 +120,13 @@ class OpenAIUpstream:
         return {key: value for key, value in body.items() if value is not None}
 
 
+def _choice_of(job: Job, index: int) -> Job:
+    """The same for choice `index` alone."""
+    seed = job.sampling.seed
+    alone = replace(job.sampling, num_choices=1, seed=None if seed is None else (seed + index) % 2**63)
+    return replace(job, sampling=alone)
+
+
 async def _until(chunks: AsyncIterator[bytes], deadline: float) -> AsyncGenerator[bytes, None]:
     """Raises TimeoutError at the deadline (of the loop's clock)."""
     while True:
@@ -120,6 +139,7 @@ async def _until(chunks: AsyncIterator[bytes], deadline: float) -> AsyncGenerato
 
 
 async def _pieces(chunks: AsyncGenerator[bytes, None], num_choices: int) -> AsyncGenerator[Piece, None]:
+    begun: set[int] = set()
     finished: set[int] = set()
     try:
         async with aclosing(read_events(chunks)) as events:  # type: ignore[type-var]  # it is a generator
@@ -127,10 +147,12 @@ async def _pieces(chunks: AsyncGenerator[bytes, None], num_choices: int) -> Asyn
                 if event is None:
                     break
                 for piece in _read_event(event, num_choices):
+                    if piece.text or piece.finish_reason:
+                        begun.add(piece.index)
                     if piece.finish_reason:
                         finished.add(piece.index)
                     yield piece
-            if len(finished) < num_choices:
+            if not finished or finished != begun:
                 raise ApiError(502, "upstream_cut", "the model's server broke off")
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_S):

@@ -157,12 +157,13 @@ class ScriptedUpstream:
             yield chunk({"content": word})
             if what == "error_event":
                 yield f"data: {json.dumps({'error': {'message': INNARDS}})}\n\n".encode()
-        num = self.bodies[-1].get("n", 1)
+        num = 1 if what == "one_choice" else self.bodies[-1].get("n", 1)
         for index in range(1, num):
             yield chunk({"content": f"choice {index}"}, None, index)
         for index in range(num):
             yield chunk({}, "stop", index)
-        yield USAGE
+        if what != "no_usage":
+            yield USAGE
         yield DONE
 
 
@@ -221,9 +222,10 @@ def settings(url: str = "", **changes: Any) -> Config:
 def make_service(workspace: Workspace, config: ChatConfig, answerer: Answerer) -> Callable[..., Service]:
     """A service over the fake index of the answerer; keyword arguments change settings."""
 
-    def make(url: str = "", **changes: Any) -> Service:
+    def make(url: str = "", predict_section: dict[str, Any] | None = None, **changes: Any) -> Service:
         finder = type(answerer.finder)
-        return Service(settings(url, **changes), lambda name: asdict(config), None, workspace, finder)
+        predict = None if predict_section is None else lambda: predict_section
+        return Service(settings(url, **changes), lambda name: asdict(config), predict, workspace, finder)
 
     return make
 

@@ -71,6 +71,31 @@ async def test_the_upstream_gets_what_was_allowed_and_nothing_else(run_proxy: An
     assert (second["temperature"], second["max_tokens"]) == (0.0, 8)  # as in evaluation
 
 
+async def test_a_server_that_knows_no_n_is_asked_for_each_choice(run_proxy: Any, words: str) -> None:
+    async with run_proxy() as proxy:
+        proxy.upstream.script = ["one_choice"]
+        answer = (await proxy.ask(n=3, seed=2**63 - 2, temperature=1.0)).json()
+        assert [(body.get("n"), body["seed"]) for body in proxy.upstream.bodies] == [
+            (3, 2**63 - 2),
+            (None, 2**63 - 1),
+            (None, 0),
+        ]
+    assert [choice["message"]["content"] for choice in answer["choices"]] == [words] * 3
+    assert answer["usage"] == {"prompt_tokens": 50, "completion_tokens": 15, "total_tokens": 65}
+
+
+async def test_tokens_are_counted_where_the_server_does_not(run_proxy: Any, renderer: Any, words: str) -> None:
+    async with run_proxy() as proxy:
+        proxy.upstream.script = ["no_usage", "no_usage"]
+        whole = (await proxy.ask()).json()["usage"]
+        stream = (await proxy.ask(stream=True, stream_options={"include_usage": True})).text
+        messages = proxy.upstream.bodies[0]["messages"]
+    num_prompt, num_words = len(renderer.prompt_ids(messages)), len(renderer.tokenizer(words)["input_ids"])
+    counts = (num_prompt, num_words, num_prompt + num_words)
+    assert tuple(whole.values()) == counts
+    assert f'"usage":{json.dumps(whole)}'.replace(" ", "") in stream.replace(" ", "")
+
+
 async def test_a_stream_brings_sources_first_and_usage_last(run_proxy: Any, words: str) -> None:
     async with run_proxy() as proxy:
         response = await proxy.ask(stream=True, stream_options={"include_usage": True})
@@ -102,6 +127,17 @@ async def test_a_request_says_which_documents(run_proxy: Any, rag: dict[str, Any
     assert system == "Answer." if not texts else all(text in system for text in texts)
 
 
+async def test_a_whole_number_may_be_written_as_any_json_number(run_proxy: Any) -> None:
+    async with run_proxy() as proxy:
+        answer = await proxy.client.post(
+            "/v1/chat/completions",
+            content=b'{"model": "remote", "messages": [{"role": "user", "content": "About 3?"}], "max_tokens": 7.0}',
+            headers={"Content-Type": "application/json"},
+        )
+        assert (answer.status_code, proxy.upstream.bodies[0]["max_tokens"]) == (200, 7)
+        assert (await proxy.ask(max_tokens=7.5)).json()["error"]["param"] == "max_tokens"
+
+
 async def test_sources_are_left_out_on_request(run_proxy: Any) -> None:
     async with run_proxy() as proxy:
         assert "sources" not in (await proxy.ask(rag={"sources": False})).json()
@@ -116,6 +152,29 @@ async def test_sets_of_documents(run_proxy: Any, config: Any) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "rag.set")
 
 
+@pytest.mark.parametrize("sources", [["qa"], ["qa-1"], ["book"], ["book", "qa-2"]])
+async def test_only_from_these_kinds_or_documents(run_proxy: Any, sources: list[str]) -> None:
+    options = {"sources": sources, "max_distance": 2.0, "top_k": 9}
+    async with run_proxy() as proxy:
+        asked = (await proxy.ask(rag=options)).json()["sources"]
+        found = (await proxy.client.post("/v1/retrieve", json={"query": "About 3?", **options})).json()["documents"]
+    names = {name for document in asked for name in (document["kind"], document["document"])}
+    assert asked == found and asked and names & {"qa", "book"} == {source.partition("-")[0] for source in sources}
+    assert all({document["kind"], document["document"]} & set(sources) for document in asked)
+
+
+async def test_sources_that_are_not_there(run_proxy: Any) -> None:
+    async with run_proxy() as proxy:
+        refused = await proxy.ask(rag={"sources": ["book", "moon"]})
+        elsewhere = await proxy.client.post("/v1/retrieve", json={"query": "x", "sources": ["moon"], "top_k": 2})
+        none = await proxy.ask(rag={"sources": []})
+    for response, param in ((refused, "rag.sources"), (elsewhere, "sources")):
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (400, "unknown_source", param)
+        assert "there is qa, book" in error["message"] and "moon" not in error["message"]
+    assert none.status_code == 400
+
+
 async def test_documents_make_room_and_the_clients_words_do_not(run_proxy: Any, config: Any) -> None:
     config.model.max_context_tokens = 110  # characters, nearly
     async with run_proxy() as proxy:
@@ -126,6 +185,17 @@ async def test_documents_make_room_and_the_clients_words_do_not(run_proxy: Any, 
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
     assert (tight["num_documents"], tight["num_without_siblings"]) == (1, 1)
     assert (tighter["num_documents"], tighter["num_dropped_documents"]) == (0, 1)
+
+
+async def test_a_server_that_takes_less_than_the_model(run_proxy: Any) -> None:
+    models = {"remote": {"upstream": "server", "model": "m", "context_tokens": 60}}
+    async with run_proxy(models=models) as proxy:
+        fits = (await proxy.ask("About 3?", rag={"off": True})).status_code
+        refused = await proxy.ask("About 3? " + 60 * "x", rag={"off": True}, stream=True)
+        (card,) = (await proxy.client.get("/v1/models")).json()["data"]
+        assert len(proxy.upstream.bodies) == 1
+    assert (fits, refused.status_code, card["context_tokens"]) == (200, 400, 60)
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
 
 
 async def test_a_clients_own_system_message(run_proxy: Any) -> None:
@@ -167,7 +237,23 @@ BAD_CHATS = [
     ({"messages": [user("x"), assistant("y")]}, 400, "wrong_role", "messages"),
     ({"messages": [user("x"), {"role": "system", "content": "y"}]}, 400, "wrong_role", "messages"),
     ({"messages": [user("x")] * 101}, 400, "too_many_messages", "messages"),
-    ({"messages": [{"role": "user", "content": None}]}, 400, None, None),
+    ({"messages": [{"role": "user", "content": None}]}, 400, "string_type", "messages[0].content"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+        400,
+        "union_tag_invalid",
+        "messages[0].content[0]",
+    ),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400, "missing", "messages[0].content[0].text"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a\x00"}]}]},
+        400,
+        "control_character",
+        "messages[0].content[0].text",
+    ),
+    ({"rag": {"sources": "book"}}, 400, "bool_type", "rag.sources"),
+    ({"rag": {"sources": ["book", ""]}}, 400, "string_too_short", "rag.sources[1]"),
+    ({"stop": ["a", 5]}, 400, "string_type", "stop[1]"),
     ({"messages": [{"role": "user", "content": PARTS}]}, 400, "images_not_supported", "messages[0].content"),
     ({"messages": [user("a\x00b")]}, 400, "control_character", "messages[0].content"),
     ({"messages": [user("a\x1b[31mb")]}, 400, "control_character", "messages[0].content"),
@@ -184,7 +270,7 @@ BAD_CHATS = [
     ({"rag": {"top_k": 21}}, 400, "invalid_value", "rag.top_k"),
     ({"rag": {"siblings": 6}}, 400, "invalid_value", "rag.siblings"),
     ({"rag": {"top_n": 2}}, 400, "unknown_parameter", "rag.top_n"),
-    ({"stop": ["a"] * 5}, 400, None, None),
+    ({"stop": ["a"] * 5}, 400, "too_long", "stop"),
 ]
 
 
@@ -212,6 +298,11 @@ RAW = [
     (b'{"model": ' + b"9" * 10_000 + b"}", 400, "invalid_json"),
     (b'{"model": "remote", "messages": [{"role": "user", "content": "x"}], "temperature": NaN}', 400, None),
     (b'{"model": "remote", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "invalid_unicode"),
+    (
+        b'{"model": "remote", "messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}',
+        400,
+        "invalid_unicode",
+    ),
     (b'{"model": "' + b"x" * 1_000_001 + b'"}', 413, "body_too_large"),
 ]
 
@@ -237,6 +328,13 @@ async def test_what_is_no_request(run_proxy: Any) -> None:
         assert (await proxy.client.get("/version")).status_code == 404  # the server's own paths are not passed on
 
 
+async def test_the_schema_states_the_configured_limits(run_proxy: Any) -> None:
+    async with run_proxy(limits={"max_choices": 3, "max_inputs": 5}) as proxy:
+        schemas = (await proxy.client.get("/openapi.json")).json()["components"]["schemas"]
+    assert schemas["ChatRequest"]["properties"]["n"]["anyOf"][0]["maximum"] == 3
+    assert schemas["PredictRequest"]["properties"]["pairs"]["maxItems"] == 5
+
+
 async def test_a_failure_of_ours_tells_nothing(run_proxy: Any, monkeypatch: Any, secret: str, caplog: Any) -> None:
     async def fail(name: str) -> Any:
         raise RuntimeError(secret)
@@ -256,10 +354,12 @@ async def test_models_and_retrieval(run_proxy: Any) -> None:
         found = (await proxy.client.post("/v1/retrieve", json={"query": "About 3?", "siblings": 0})).json()
         elsewhere = await proxy.client.post("/v1/retrieve", json={"query": "x", "domain": "moon"})
         blank = await proxy.client.post("/v1/retrieve", json={"query": " "})
+        escape = await proxy.client.post("/v1/retrieve", json={"query": "a\x1b[2J"})
     assert [(model["id"], model["upstream"]) for model in models] == [("remote", "server"), ("tuned", "local")]
     assert one == models[1] and none.status_code == 404
     assert [(d["id"], d["distance"], d["text"]) for d in found["documents"]] == [("book-3", 0.0, "Text 3.")]
     assert elsewhere.json()["error"]["code"] == "domain_not_found" and blank.status_code == 400
+    assert [r.json()["error"]["code"] for r in (blank, escape)] == ["empty_text", "control_character"]
 
 
 async def test_the_model_in_this_process_answers_like_ask(run_proxy: Any, answerer: Any) -> None:

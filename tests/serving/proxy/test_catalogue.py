@@ -21,6 +21,7 @@ from stages.knowledge.records import IndexRecord
 from stages.prompts.renderer import Renderer
 from stages.retrieval.index import Index
 from stages.serving.proxy.service import Service
+from stages.serving.proxy.settings import name_for_clients
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +161,19 @@ def test_settings_that_do_not_go_together(make_settings: Any, changes: dict[str,
     assert "secret" not in str(error.value) and "sk-this" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("upstream_model", "name"),
+    [
+        ("demo-rag", "demo-rag"),
+        ("org/Model-8B:latest", "org/Model-8B:latest"),
+        ("/srv/models/demo-rag", "demo-rag"),
+        ("/srv/my models/rag.gguf", "rag.gguf"),
+    ],
+)
+def test_a_server_that_names_its_models_by_paths(upstream_model: str, name: str) -> None:
+    assert name_for_clients(upstream_model) == name
+
+
 def write_index(folder: Path, encoder: Any, name: str, text: str) -> None:
     record = IndexRecord("book-1", "book", "book", "One", 1, ["Who is number 1?"], text)
     vectors = encoder.encode_passages(record.questions)
@@ -206,3 +220,21 @@ async def test_a_newer_adapter_answers_without_a_restart(run_proxy: Any, workspa
         safetensors.torch.save_file({name: -3 * tensor for name, tensor in weights.items()}, path)
         newer = (await proxy.ask(model="tuned")).json()["choices"][0]["message"]["content"]
     assert older != newer
+
+
+async def test_a_model_that_is_being_rebuilt_goes_on(
+    run_proxy: Any, workspace: Any, wait_until: Any, tmp_path: Any
+) -> None:
+    """DVC deletes what a stage is about to make."""
+    folder = workspace.read("models/world/rag_lora")
+    async with run_proxy(models={}, watch_s=0.05) as proxy:
+        before = (await proxy.ask(model="tuned")).json()["choices"]
+        catalogue = proxy.service.catalogue
+        first = catalogue.domains["world"]
+        folder.rename(tmp_path / "meanwhile")
+        await wait_until(lambda: catalogue.num_reload_errors == 1)
+        assert (await proxy.ask(model="tuned")).json()["choices"] == before
+        (tmp_path / "meanwhile").rename(folder)
+        (folder / "newer").touch()
+        await wait_until(lambda: catalogue.domains["world"] is not first)
+        assert (await proxy.ask(model="tuned")).json()["choices"] == before

@@ -14,6 +14,18 @@ def client_of(proxy: Any) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{proxy.url}/v1", api_key="none", max_retries=0)
 
 
+# Why a request is refused whose every part is as the schema says: what depends on several parts, or on what is served.
+NO_SCHEMA_SAYS = {
+    "wrong_role",  # turns' order
+    "empty_question",  # only the last message has to hold something
+    "system_not_supported",  # beside documents
+    "images_not_supported",
+    "context_length_exceeded",
+    "unknown_source",
+    "unknown_set",
+    "pair_with_itself",
+}
+
 MESSAGES: Any = [{"role": "user", "content": "About 3?"}]
 
 
@@ -76,18 +88,17 @@ async def test_embeddings_of_the_official_client(run_real_proxy: Any) -> None:
 @pytest.mark.anyio
 @pytest.mark.slow
 async def test_wild_requests_from_the_schema(run_proxy: Any) -> None:
-    """Schemathesis: no 5xx, no undocumented status, no answer that its schema does not allow."""
+    """Schemathesis: no 5xx, no undocumented status, no answer that its schema does not allow, and what the schema
+    allows is answered."""
     async with run_proxy() as proxy:
         problems = await asyncio.to_thread(_wild_requests, proxy.url)
-    assert problems == []
+    assert not problems, "\n\n".join(problems)
 
 
 def _wild_requests(url: str) -> list[str]:
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
-    from schemathesis.specs.openapi.checks import (
-        positive_data_acceptance,  # turns' order, models' names: no schema says
-    )
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     problems = []
@@ -104,10 +115,14 @@ def _wild_requests(url: str) -> list[str]:
         )
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:
-            case.call_and_validate(base_url=url, excluded_checks=[positive_data_acceptance])
+            if isinstance(case.body, dict) and str(case.body.get("model", ""))[:1].isalpha():
+                case.body["model"] = "remote"  # else there is none, and nothing else is looked at
+            response = case.call(base_url=url)
+            unstated = response.status_code == 400 and response.json()["error"]["code"] in NO_SCHEMA_SAYS
+            case.validate_response(response, excluded_checks=[positive_data_acceptance] if unstated else [])
 
         try:
             ask()
         except BaseException as error:  # its groups of failures are no Exception
-            problems.append(f"{operation.label}: {error}"[:2000])
+            problems.append(f"{operation.label}: {error}"[:4000])
     return problems

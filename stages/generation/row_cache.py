@@ -80,8 +80,16 @@ class RowLayer(DynamicLayer):  # type: ignore[misc]  # transformers' classes are
 class RowCache(Cache):  # type: ignore[misc]
     """The cache of a model that has attention in every layer. Windows of attention are left to the mask."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Sequence[Any] = ()) -> None:
+        """columns: of one row, as `columns` gives them."""
         super().__init__(layer_class_to_replicate=RowLayer)
+        for n in range(0, len(columns), 2):
+            self.update(columns[n][None], columns[n + 1][None], n // 2)
+
+    def columns(self, row: int, num: int) -> list[Any]:
+        """The last `num` columns of a row: views [H, num, D] of the keys and values of each layer."""
+        both = (part for layer in self.layers for part in (layer.keys, layer.values))
+        return [part[row, :, part.shape[-2] - num :] for part in both]
 
     def keep(self, rows: Sequence[int], width: int) -> None:
         """See RowLayer."""

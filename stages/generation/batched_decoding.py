@@ -25,12 +25,13 @@ from typing import Any
 
 from stages.core.errors import DataError
 from stages.generation.decoding import stop_token_ids
-from stages.generation.prefix_cache import PrefixCache
+from stages.generation.prefix_cache import Columns, PrefixCache
 from stages.generation.sampling import Draws, choose
 from stages.generation.text_pieces import TextPieces
 
 STOP, LENGTH = "stop", "length"
-NUM_READ = 2048  # tokens of prompts a step at most: so long does a row wait for its next token while others are read
+NUM_READ = 2048  # tokens of prompts a step, about: so long does a row wait for its next one while others are read
+NUM_TOGETHER = 256  # tokens: fewer do not fill a pass
 
 
 class TooLongError(DataError):
@@ -75,8 +76,9 @@ class Row:
         self._pieces = TextPieces(tokenizer, asked.stop)
 
     @property
-    def read_ids(self) -> list[int]:
-        return [*self.asked.prompt_ids, *self.ids][: self.num_read]
+    def num_left(self) -> int:
+        """Tokens of the prompt that are not read yet."""
+        return len(self.asked.prompt_ids) - self.num_read
 
     def take(self, token: int, stops: frozenset[int]) -> Piece:
         """The piece that comes of one more token."""
@@ -90,6 +92,14 @@ class Row:
             text += self._pieces.rest()
             return Piece(text, len(self.ids), STOP if self._pieces.stopped else LENGTH)
         return Piece(text, len(self.ids))
+
+
+@dataclass
+class _Reading:
+    """Rows whose prompts are being read together: as many tokens are left of each."""
+
+    rows: list[Row]
+    cache: Any  # RowCache of the rest
 
 
 class BatchedDecoder:
@@ -116,11 +126,11 @@ class BatchedDecoder:
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []
         self._cache: Any = None  # RowCache of self._rows, all but the newest token of each
-        self._reading: Any = None  # RowCache of the first row that waits, where its prompt is read in part
+        self._reading: _Reading | None = None  # what the last step left half read
 
     @property
     def busy(self) -> bool:
-        return bool(self._rows or self._waiting)
+        return bool(self._rows or self._reading or self._waiting)
 
     def add(self, asked: Continuation) -> Row:
         """Raises DataError for an empty prompt, TooLongError for what would never fit."""
@@ -147,7 +157,7 @@ class BatchedDecoder:
             return self._step()
 
     def _step(self) -> list[tuple[Row, Piece]]:
-        if self._waiting and self._waiting[0].cancelled:
+        if self._reading and all(row.cancelled for row in self._reading.rows):
             self._reading = None
         self._waiting = deque(row for row in self._waiting if not row.cancelled)
         self._leave({row for row in self._rows if row.cancelled})
@@ -160,50 +170,71 @@ class BatchedDecoder:
         self._leave({row for row, piece in written if piece.finish_reason})
         return written
 
-    def _fits(self, row: Row) -> bool:
-        """Whether the row can join now: everything is as wide as the longest may become."""
-        rows = [*self._rows, row]
+    def _read(self) -> list[Any]:
+        """Prompts that fit are read, and their rows join the others; logits [B, V] of those that joined together."""
+        logits, num_left = [], NUM_READ
+        while num_left > 0 and (reading := self._reading or self._begin()):
+            chunks = [list(row.asked.prompt_ids[row.num_read :][:num_left]) for row in reading.rows]
+            for row, chunk in zip(reading.rows, chunks, strict=True):
+                row.num_read += len(chunk)
+                num_left -= len(chunk)
+            newest = self._forward(chunks, [row.num_read for row in reading.rows], reading.cache)
+            self._reading = reading
+            if reading.rows[0].num_left == 0:
+                self._reading = None
+                self._join(reading)
+                logits.append(newest)
+        return logits
+
+    def _begin(self) -> _Reading | None:
+        """The row that has waited longest, and those behind it if together they do not fill a pass.
+
+        Most prompts are read in passes of their own: they are long enough to fill them. Those of which little is new
+        read as much as the longest of them, the last of what is known once more, so that nothing is padded.
+        """
+        from stages.generation.row_cache import RowCache
+
+        rows: list[Row] = []
+        known: list[Columns] = []
+        num_new = 0
+        while self._waiting and self._fits([*rows, self._waiting[0]]):
+            if rows and (not known[0] or num_new * (len(rows) + 1) > NUM_TOGETHER):
+                break
+            row = self._waiting[0]
+            found = self._prefixes.find(self._owner, row.asked.prompt_ids)
+            num = max(num_new, len(row.asked.prompt_ids) - (found[0].shape[1] if found else 0), 1)
+            shortest = min(len(one.asked.prompt_ids) for one in [*rows, row])
+            if rows and (not found or num * (len(rows) + 1) > NUM_TOGETHER or num > shortest):
+                break
+            num_new = num
+            rows.append(self._waiting.popleft())
+            known.append(found)
+        if not rows:
+            return None
+        for row in rows:
+            row.num_read = len(row.asked.prompt_ids) - num_new
+        parts = [[part[:, : row.num_read] for part in found] for row, found in zip(rows, known, strict=True)]
+        return _Reading(rows, RowCache(parts))
+
+    def _fits(self, joining: list[Row]) -> bool:
+        """Whether these can join now: everything is as wide as the longest may become."""
+        rows = [*self._rows, *joining]
         return len(rows) <= self.max_batch_size and len(rows) * max(r.asked.num_tokens for r in rows) <= (
             self.max_total_tokens
         )
 
-    def _read(self) -> list[Any]:
-        """Prompts join the rows as far as they fit; logits [1, V] of each that is read to its end.
-
-        Each prompt in passes of its own: it is long enough to fill them, and nothing of it is padding.
-        """
-        logits, num_left = [], NUM_READ
-        while num_left and self._waiting and self._fits(self._waiting[0]):
-            row = self._waiting[0]
-            if self._reading is None:
-                self._reading = self._begin(row)
-            ids = list(row.asked.prompt_ids[row.num_read :][:num_left])
-            num_left -= len(ids)
-            row.num_read += len(ids)
-            newest = self._forward([ids], [row.num_read], self._reading)
-            if row.num_read == len(row.asked.prompt_ids):
-                self._join()
-                logits.append(newest)
-        return logits
-
-    def _begin(self, row: Row) -> Any:
-        """A RowCache with what is known of a prompt, but for its last token, which is read for its logits."""
-        from stages.generation.row_cache import RowCache
-
-        known = self._prefixes.find(self._owner, row.asked.prompt_ids)
-        row.num_read = min(known[0].shape[1], len(row.asked.prompt_ids) - 1) if known else 0
-        return RowCache([part[:, : row.num_read] for part in known])
-
-    def _join(self) -> None:
-        """The first row that waits, now read, becomes the last one that is written."""
-        row, cache = self._waiting.popleft(), self._reading
-        self._prefixes.add(self._owner, row.read_ids, cache.columns(0, row.num_read))
+    def _join(self, read: _Reading) -> None:
+        for n, row in enumerate(read.rows):
+            self._keep_prefix(row, n, read.cache)
         if self._cache is None:
-            self._cache = cache
+            self._cache = read.cache
         else:
-            self._cache.join(cache)
-        self._rows.append(row)
-        self._reading = None
+            self._cache.join(read.cache)
+        self._rows += read.rows
+
+    def _keep_prefix(self, row: Row, line: int, cache: Any) -> None:
+        ids = [*row.asked.prompt_ids, *row.ids][: row.num_read]
+        self._prefixes.add(self._owner, ids, cache.columns(line, row.num_read))
 
     def _write_on(self) -> Any:
         """Adds the tokens chosen last to the cache; logits [B, V]."""
@@ -234,7 +265,7 @@ class BatchedDecoder:
             return
         for n, row in enumerate(self._rows):
             if row in leaving:
-                self._prefixes.add(self._owner, row.read_ids, self._cache.columns(n, row.num_read))
+                self._keep_prefix(row, n, self._cache)
         stay = [n for n, row in enumerate(self._rows) if row not in leaving]
         movers = [n for n in stay if n >= len(stay)]
         order = [n if self._rows[n] not in leaving else movers.pop() for n in range(len(stay))]

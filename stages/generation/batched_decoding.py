@@ -57,11 +57,15 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Piece:
-    """What a row has to show after a step. finish_reason: None until the last piece, then STOP or LENGTH."""
+    """What a row has to show after a step. finish_reason: None until the last piece, then STOP or LENGTH.
+
+    index: which of the continuations of one prompt it is, where somebody asked for several.
+    """
 
     text: str
     num_completion_tokens: int
     finish_reason: str | None = None
+    index: int = 0
 
 
 class Row:

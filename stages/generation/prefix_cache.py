@@ -64,11 +64,14 @@ class PrefixCache:
 
     def forget(self, model: Hashable) -> None:
         """Everything of a model."""
-        waiting = list(self._roots.pop(model).children.values()) if model in self._roots else []
+        root = self._roots.pop(model, None)
+        waiting = [root] if root else []
         while waiting:
             node = waiting.pop()
             waiting += node.children.values()
-            self._drop(node)
+            if node is not root:
+                del self._nodes[node]
+                self.num_bytes -= node.num_bytes
 
     def _path(self, model: Hashable, ids: tuple[int, ...]) -> list[_Node]:
         """Nodes that make up the longest known beginning of `ids`; a node that is left half way is split there."""

@@ -12,21 +12,30 @@ The rows' keys and values end in the same column, and what is padding on the lef
     row 2    [ k1 k2 k3 k4 k5 k6 k7 ]      length 7: the width
 
 Positions count a row's own tokens and each row draws from a generator of its own, so that a row gets the same text in
-any company, but for ties within rounding. Shapes: B rows, T columns, V words in the vocabulary.
+any company, but for ties within rounding. What a prompt has in common with earlier ones is not read again.
+Shapes: B rows, T columns, V words in the vocabulary.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stages.core.errors import DataError
 from stages.generation.decoding import stop_token_ids
+from stages.generation.prefix_cache import Columns, PrefixCache
+from stages.generation.sampling import Draws, choose
 from stages.generation.text_pieces import TextPieces
 
 STOP, LENGTH = "stop", "length"
+NUM_READ = 2048  # tokens of prompts a step, about: so long does a row wait for its next one while others are read
+NUM_TOGETHER = 256  # tokens: fewer do not fill a pass
+
+
+class TooLongError(DataError):
+    """Never fits, whatever else is being written."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +57,15 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Piece:
-    """What a row has to show after a step. finish_reason: None until the last piece, then STOP or LENGTH."""
+    """What a row has to show after a step. finish_reason: None until the last piece, then STOP or LENGTH.
+
+    index: which of the continuations of one prompt it is, where somebody asked for several.
+    """
 
     text: str
     num_completion_tokens: int
     finish_reason: str | None = None
+    index: int = 0
 
 
 class Row:
@@ -61,22 +74,15 @@ class Row:
     def __init__(self, asked: Continuation, tokenizer: Any) -> None:
         self.asked = asked
         self.ids: list[int] = []
+        self.num_read = 0  # of prompt and ids: what the model has keys and values of
+        self.draws = Draws(asked.temperature, asked.top_p, asked.seed)
         self.cancelled = False
         self._pieces = TextPieces(tokenizer, asked.stop)
-        self._generator: Any = None
 
     @property
-    def length(self) -> int:
-        """Tokens of the prompt and of what is written."""
-        return len(self.asked.prompt_ids) + len(self.ids)
-
-    def uniform(self) -> float:
-        """The row's next random number in [0, 1)."""
-        import torch
-
-        if self._generator is None:
-            self._generator = torch.Generator().manual_seed(self.asked.seed)
-        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+    def num_left(self) -> int:
+        """Tokens of the prompt that are not read yet."""
+        return len(self.asked.prompt_ids) - self.num_read
 
     def take(self, token: int, stops: frozenset[int]) -> Piece:
         """The piece that comes of one more token."""
@@ -92,31 +98,50 @@ class Row:
         return Piece(text, len(self.ids))
 
 
+@dataclass
+class _Reading:
+    """Rows whose prompts are being read together: as many tokens are left of each."""
+
+    rows: list[Row]
+    cache: Any  # RowCache of the rest
+
+
 class BatchedDecoder:
     """Continues prompts with one model. Not thread-safe.
 
     At most `max_batch_size` rows are written at a time, whose keys and values take at most `max_total_tokens` columns
-    together, padding included; others wait, first come, first served. After an exception of `step` it is of no use.
+    together, padding included; others wait, first come, first served. prefixes: what is known of prompts, there under
+    the name of `owner`. After an exception of `step` it is of no use.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_batch_size: int = 16, max_total_tokens: int = 16384) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_batch_size: int = 16,
+        max_total_tokens: int = 16384,
+        prefixes: PrefixCache | None = None,
+        owner: Hashable = None,
+    ) -> None:
         self.max_batch_size, self.max_total_tokens = max_batch_size, max_total_tokens
         self.model, self._tokenizer = model, tokenizer
         self._stops = stop_token_ids(model, tokenizer)
+        self._prefixes, self._owner = prefixes or PrefixCache(0), owner
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []
         self._cache: Any = None  # RowCache of self._rows, all but the newest token of each
+        self._reading: _Reading | None = None  # what the last step left half read
 
     @property
     def busy(self) -> bool:
-        return bool(self._rows or self._waiting)
+        return bool(self._rows or self._reading or self._waiting)
 
     def add(self, asked: Continuation) -> Row:
-        """Raises DataError for an empty prompt, and for what would never fit."""
+        """Raises DataError for an empty prompt, TooLongError for what would never fit."""
         if not asked.prompt_ids or asked.max_new_tokens < 1:
             raise DataError("a prompt of at least one token, and at least one new token, are needed")
         if asked.num_tokens > self.max_total_tokens:
-            raise DataError(
+            raise TooLongError(
                 f"a prompt of {len(asked.prompt_ids)} tokens and {asked.max_new_tokens} new ones do not fit into "
                 f"{self.max_total_tokens} tokens; shorten it, or ask for fewer"
             )
@@ -136,44 +161,90 @@ class BatchedDecoder:
             return self._step()
 
     def _step(self) -> list[tuple[Row, Piece]]:
+        if self._reading and all(row.cancelled for row in self._reading.rows):
+            self._reading = None
         self._waiting = deque(row for row in self._waiting if not row.cancelled)
         self._leave({row for row in self._rows if row.cancelled})
         logits = [self._write_on()] if self._rows else []
-        while self._waiting and self._fits(self._waiting[0]):
-            logits.append(self._read(self._waiting.popleft()))
+        logits += self._read()
         if not self._rows:
             return []
-        tokens = choose(logits, self._rows)
+        tokens = choose(logits, [row.draws for row in self._rows])
         written = [(row, row.take(token, self._stops)) for row, token in zip(self._rows, tokens, strict=True)]
         self._leave({row for row, piece in written if piece.finish_reason})
         return written
 
-    def _fits(self, row: Row) -> bool:
-        """Whether the row can join now: everything is as wide as the longest may become."""
-        rows = [*self._rows, row]
+    def _read(self) -> list[Any]:
+        """Prompts that fit are read, and their rows join the others; logits [B, V] of those that joined together."""
+        logits, num_left = [], NUM_READ
+        while num_left > 0 and (reading := self._reading or self._begin()):
+            chunks = [list(row.asked.prompt_ids[row.num_read :][:num_left]) for row in reading.rows]
+            for row, chunk in zip(reading.rows, chunks, strict=True):
+                row.num_read += len(chunk)
+                num_left -= len(chunk)
+            newest = self._forward(chunks, [row.num_read for row in reading.rows], reading.cache)
+            self._reading = reading
+            if reading.rows[0].num_left == 0:
+                self._reading = None
+                self._join(reading)
+                logits.append(newest)
+        return logits
+
+    def _begin(self) -> _Reading | None:
+        """The row that has waited longest, and those behind it if together they do not fill a pass.
+
+        Most prompts are read in passes of their own: they are long enough to fill them. Those of which little is new
+        read as much as the longest of them, the last of what is known once more, so that nothing is padded.
+        """
+        from stages.generation.row_cache import RowCache
+
+        rows: list[Row] = []
+        known: list[Columns] = []
+        num_new = 0
+        while self._waiting and self._fits([*rows, self._waiting[0]]):
+            if rows and (not known[0] or num_new * (len(rows) + 1) > NUM_TOGETHER):
+                break
+            row = self._waiting[0]
+            found = self._prefixes.find(self._owner, row.asked.prompt_ids)
+            num = max(num_new, len(row.asked.prompt_ids) - (found[0].shape[1] if found else 0), 1)
+            shortest = min(len(one.asked.prompt_ids) for one in [*rows, row])
+            if rows and (not found or num * (len(rows) + 1) > NUM_TOGETHER or num > shortest):
+                break
+            num_new = num
+            rows.append(self._waiting.popleft())
+            known.append(found)
+        if not rows:
+            return None
+        for row in rows:
+            row.num_read = len(row.asked.prompt_ids) - num_new
+        parts = [[part[:, : row.num_read] for part in found] for row, found in zip(rows, known, strict=True)]
+        return _Reading(rows, RowCache(parts))
+
+    def _fits(self, joining: list[Row]) -> bool:
+        """Whether these can join now: everything is as wide as the longest may become."""
+        rows = [*self._rows, *joining]
         return len(rows) <= self.max_batch_size and len(rows) * max(r.asked.num_tokens for r in rows) <= (
             self.max_total_tokens
         )
 
-    def _read(self, row: Row) -> Any:
-        """Reads the prompt of a row that joins the others; logits [1, V].
-
-        Each prompt in a pass of its own: it is long enough to fill one, and nothing of it is padding.
-        """
-        from stages.generation.row_cache import RowCache
-
-        cache = RowCache()
-        logits = self._forward([list(row.asked.prompt_ids)], [row.length], cache)
+    def _join(self, read: _Reading) -> None:
+        for n, row in enumerate(read.rows):
+            self._keep_prefix(row, n, read.cache)
         if self._cache is None:
-            self._cache = cache
+            self._cache = read.cache
         else:
-            self._cache.join(cache)
-        self._rows.append(row)
-        return logits
+            self._cache.join(read.cache)
+        self._rows += read.rows
+
+    def _keep_prefix(self, row: Row, line: int, cache: Any) -> None:
+        ids = [*row.asked.prompt_ids, *row.ids][: row.num_read]
+        self._prefixes.add(self._owner, ids, cache.columns(line, row.num_read))
 
     def _write_on(self) -> Any:
         """Adds the tokens chosen last to the cache; logits [B, V]."""
-        return self._forward([[row.ids[-1]] for row in self._rows], [row.length for row in self._rows], self._cache)
+        for row in self._rows:
+            row.num_read += 1
+        return self._forward([[row.ids[-1]] for row in self._rows], [row.num_read for row in self._rows], self._cache)
 
     def _forward(self, ids: list[list[int]], lengths: list[int], cache: Any) -> Any:
         """Logits [B, V] after the last column. lengths: of the rows with `ids` in them."""
@@ -196,54 +267,14 @@ class BatchedDecoder:
         """Rows go, the last ones take their places; no more columns stay than the longest row fills."""
         if not leaving:
             return
+        for n, row in enumerate(self._rows):
+            if row in leaving:
+                self._keep_prefix(row, n, self._cache)
         stay = [n for n, row in enumerate(self._rows) if row not in leaving]
         movers = [n for n in stay if n >= len(stay)]
         order = [n if self._rows[n] not in leaving else movers.pop() for n in range(len(stay))]
         self._rows = [self._rows[n] for n in order]
         if self._rows:
-            self._cache.keep(order, max(row.length for row in self._rows) - 1)  # the newest token is not in it yet
+            self._cache.keep(order, max(row.num_read for row in self._rows))
         else:
             self._cache = None
-
-
-def choose(logits: Sequence[Any], rows: Sequence[Row]) -> list[int]:
-    """The next token of each row: the likeliest, or drawn where it has a temperature.
-
-    logits: [B, V] of the rows in their order, in one part or several.
-    """
-    import torch
-
-    scores = torch.cat(list(logits))
-    tokens: list[int] = scores.argmax(-1).tolist()
-    if drawing := [n for n, row in enumerate(rows) if row.asked.temperature > 0]:
-        drawn = _draw(scores[drawing], [rows[n] for n in drawing])
-        for n, token in zip(drawing, drawn, strict=True):
-            tokens[n] = token
-    return tokens
-
-
-def _draw(scores: Any, rows: Sequence[Row]) -> list[int]:
-    """By the inverse of the cumulative distribution, in the vocabulary's order: rounding moves its steps by as little,
-    where in the order of probabilities it would swap words."""
-    import torch
-
-    temperatures, top_ps, uniform = (
-        torch.tensor(column, dtype=torch.float64, device=scores.device)[:, None]
-        for column in (
-            [row.asked.temperature for row in rows],
-            [row.asked.top_p for row in rows],
-            [row.uniform() for row in rows],
-        )
-    )
-    probabilities = _nucleus((scores.double() / temperatures).softmax(-1), top_ps)
-    cumulative = probabilities.cumsum(-1)
-    tokens: list[int] = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0].tolist()
-    return tokens
-
-
-def _nucleus(probabilities: Any, top_ps: Any) -> Any:
-    """0 for what is not among the likeliest words that make up top_p (Holtzman et al., 2020); the likeliest stays."""
-    ranked, order = probabilities.sort(-1, descending=True)
-    outside = ranked.cumsum(-1) - ranked >= top_ps
-    outside[:, 0] = False
-    return probabilities.masked_fill(outside.gather(-1, order.argsort(-1)), 0.0)

@@ -80,8 +80,17 @@ class RowLayer(DynamicLayer):  # type: ignore[misc]  # transformers' classes are
 class RowCache(Cache):  # type: ignore[misc]
     """The cache of a model that has attention in every layer. Windows of attention are left to the mask."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Sequence[Sequence[Any]] = ()) -> None:
+        """rows: each as `columns` gives it, of as many layers; the narrower ones are padded on their left."""
         super().__init__(layer_class_to_replicate=RowLayer)
+        parts = [_stacked(part) for part in zip(*rows, strict=True)]
+        for n in range(0, len(parts), 2):
+            self.update(parts[n], parts[n + 1], n // 2)
+
+    def columns(self, row: int, num: int) -> list[Any]:
+        """The last `num` columns of a row: views [H, num, D] of the keys and values of each layer."""
+        both = (part for layer in self.layers for part in (layer.keys, layer.values))
+        return [part[row, :, part.shape[-2] - num :] for part in both]
 
     def keep(self, rows: Sequence[int], width: int) -> None:
         """See RowLayer."""
@@ -92,3 +101,11 @@ class RowCache(Cache):  # type: ignore[misc]
         """Puts the rows of `other` below these."""
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.join(theirs.keys, theirs.values)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """[B, H, T, D] of B parts [H, <= T, D]."""
+    import torch
+
+    width = max(part.shape[1] for part in parts)
+    return torch.stack([torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0)) for part in parts])

@@ -13,6 +13,8 @@ from typing import Any
 
 from stages.generation.decoding import REPLACEMENT
 
+NUM_DECODED = 16  # tokens at a time, about: fewer would have to be counted again more often
+
 
 class TextPieces:
     """Decodes a few tokens at a time, each with those before it, on which its text may depend (leading spaces).
@@ -37,8 +39,10 @@ class TextPieces:
         fresh = whole[self._num_shown :]
         self._num_shown = max(self._num_shown, len(whole))
         if whole == text and fresh:
-            self._ids = self._ids[self._num_context :]
-            self._num_context, self._num_shown = len(self._ids), len(self._decode(self._ids))
+            if len(self._ids) >= NUM_DECODED:
+                self._ids = self._ids[self._num_context :]
+                self._num_shown = len(self._decode(self._ids))
+            self._num_context = len(self._ids)
         return self._released(fresh)
 
     def rest(self) -> str:

@@ -7,7 +7,8 @@
         print(piece.text, piece.finish_reason)
     await engine.close()
 
-One thread runs all models, in turns of a few tokens; the rows of one model are one batch (BatchedDecoder). Where a
+One thread runs all models, in turns of a few tokens; the rows of one model are one batch (BatchedDecoder). What was
+read is kept for prompts that begin alike (PrefixCache): the turns of a chat, several answers to one prompt. Where a
 model's files are replaced, new requests get the new ones and those that are being answered finish on the old.
 Reads what Models reads; writes nothing.
 """
@@ -20,13 +21,14 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from stages.core.errors import DataError, GroundtuneError
-from stages.generation.batched_decoding import BatchedDecoder, Continuation, Piece, Row
+from stages.core.errors import GroundtuneError
+from stages.generation.batched_decoding import BatchedDecoder, Continuation, Piece, Row, TooLongError
+from stages.generation.prefix_cache import PrefixCache
 from stages.serving.models import LoadedModel, Models, Stamp
 
 NUM_STEPS_A_TURN = 4  # of one model while others wait: to switch adapters costs about a quarter of a step
@@ -43,18 +45,13 @@ class EngineBusyError(EngineError):
 
 @dataclass(eq=False)
 class _Caller:
-    """Somebody who waits, in an event loop, for what the engine's thread finds."""
+    """Somebody who waits, in an event loop, for what the engine's thread finds: items, or an exception."""
 
     loop: asyncio.AbstractEventLoop
     found: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
-    def tell(self, item: Any) -> bool:
-        """From the engine's thread: hands over an item, or an exception. False where nobody is there any more."""
-        try:
-            self.loop.call_soon_threadsafe(self.found.put_nowait, item)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
+    def tell(self, item: Any) -> None:
+        _tell([(self, item)])
 
     async def next(self) -> Any:
         item = await self.found.get()
@@ -63,26 +60,49 @@ class _Caller:
         return item
 
 
+def _tell(items: Sequence[tuple[_Caller, Any]]) -> list[_Caller]:
+    """From the engine's thread: wakes each loop once. Those whose loop is closed are given back."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Caller, Any]]] = {}
+    for caller, item in items:
+        by_loop.setdefault(caller.loop, []).append((caller, item))
+    gone = []
+    for loop, its in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_hand_over, its)
+        except RuntimeError:
+            gone += [caller for caller, _ in its]
+    return gone
+
+
+def _hand_over(items: Sequence[tuple[_Caller, Any]]) -> None:
+    for caller, item in items:
+        caller.found.put_nowait(item)
+
+
 @dataclass(eq=False)
 class _Batch:
-    """The rows of one model in one version of its files, and who waits for them."""
+    """The rows of one model in one version of its files: for each, who waits for it, as which of its choices."""
 
     models: Models
     choice: str
     decoder: BatchedDecoder
-    callers: dict[Row, _Caller] = field(default_factory=dict)
+    callers: dict[Row, tuple[_Caller, int]] = field(default_factory=dict)
+
+    def add(self, caller: _Caller, asked: Sequence[Continuation]) -> None:
+        for index, continuation in enumerate(asked):
+            self.callers[self.decoder.add(continuation)] = (caller, index)
 
     def step(self) -> None:
+        shown = []
         for row, piece in self.decoder.step():
             if piece.text or piece.finish_reason:
-                there = self.callers[row].tell(piece)
-                if piece.finish_reason:
-                    del self.callers[row]
-                elif not there:
-                    self.cancel(self.callers[row])
+                caller, index = self.callers.pop(row) if piece.finish_reason else self.callers[row]
+                shown.append((caller, replace(piece, index=index)))
+        for caller in _tell(shown):
+            self.cancel(caller)
 
     def cancel(self, caller: _Caller) -> None:
-        for row in [row for row, waiting in self.callers.items() if waiting is caller]:
+        for row in [row for row, (waiting, _) in self.callers.items() if waiting is caller]:
             del self.callers[row]
             self.decoder.cancel(row)
 
@@ -91,17 +111,24 @@ class LocalEngine:
     """Answers with `models`. At most `max_requests` may be open, of which each model writes `max_batch_size` at a time.
 
     max_total_tokens: of one model's batch, prompts, answers and padding together; default: max_batch_size of the
-    longest. The thread starts with the first request and ends with `close`.
+    longest. prefix_cache_bytes: of all models together, beside the batches'. The thread starts with the first request
+    and ends with `close`.
     """
 
     def __init__(
-        self, models: Models, max_batch_size: int = 16, max_total_tokens: int = 0, max_requests: int = 256
+        self,
+        models: Models,
+        max_batch_size: int = 16,
+        max_total_tokens: int = 0,
+        max_requests: int = 256,
+        prefix_cache_bytes: int = 2**28,
     ) -> None:
         self.max_batch_size, self.max_requests = max_batch_size, max_requests
         self.max_total_tokens = max_total_tokens or max_batch_size * models.model.max_context_tokens
         self.num_open = 0
         self._models, self._used = models, set[str]()
         self._stamp = self._refused = models.stamp()  # of the files that are loaded, and of those that could not be
+        self._prefixes = PrefixCache(prefix_cache_bytes)
         self._batches: deque[_Batch] = deque()  # those with rows, the next one to run first
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: the end
         self._thread: threading.Thread | None = None
@@ -126,25 +153,29 @@ class LocalEngine:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        num_choices: int = 1,
     ) -> AsyncGenerator[Piece, None]:
         """The continuation of a prompt in pieces, of which the last has a finish_reason. Closing it frees its place.
 
-        Raises at the first piece: EngineBusyError; ConfigError and DataError for what cannot be answered. Later:
-        EngineError.
+        Of several choices, written side by side, each has an index and draws with a seed of its own, `seed` + index.
+        Raises at the first piece: EngineBusyError; ConfigError and DataError for what cannot be answered, of which
+        TooLongError for what never fits. Later: EngineError.
         """
         if self.num_open >= self.max_requests:
             raise EngineBusyError(f"{self.num_open} requests are open, which is as many as may be")
-        seed = secrets.randbits(63) if seed is None else seed
-        asked = Continuation(prompt_ids, max_new_tokens, temperature, top_p, seed, stop)
+        first = secrets.randbits(63) if seed is None else seed
+        asked = [
+            Continuation(prompt_ids, max_new_tokens, temperature, top_p, (first + index) % 2**63, stop)
+            for index in range(num_choices)
+        ]
         caller = _Caller(asyncio.get_running_loop())
         self.num_open += 1
         try:
             self._ask(caller, partial(self._begin, caller, model, asked))
-            while True:
+            while num_choices:
                 piece: Piece = await caller.next()
+                num_choices -= piece.finish_reason is not None
                 yield piece
-                if piece.finish_reason:
-                    return
         finally:
             self.num_open -= 1
             self._commands.put(partial(self._cancel, caller))
@@ -212,21 +243,24 @@ class LocalEngine:
             logger.exception("a request could not be begun")
             caller.tell(EngineError(f"the request could not be begun: {type(error).__name__}"))
 
-    def _begin(self, caller: _Caller, choice: str, asked: Continuation) -> None:
-        limit = self._models.model.max_context_tokens
-        if asked.num_tokens > limit:
-            raise DataError(
-                f"a prompt of {len(asked.prompt_ids)} tokens and {asked.max_new_tokens} new ones do not fit into the "
+    def _begin(self, caller: _Caller, choice: str, asked: Sequence[Continuation]) -> None:
+        limit, one = self._models.model.max_context_tokens, asked[0]
+        if one.num_tokens > limit:
+            raise TooLongError(
+                f"a prompt of {len(one.prompt_ids)} tokens and {one.max_new_tokens} new ones do not fit into the "
                 f"{limit} tokens of the model's context"
             )
         loaded = self._load(choice)
         batch = next((b for b in self._batches if b.models is self._models and b.choice == choice), None)
         if batch is None:
-            decoder = BatchedDecoder(loaded.network, loaded.tokenizer, self.max_batch_size, self.max_total_tokens)
-            batch = _Batch(self._models, choice, decoder)
-        batch.callers[batch.decoder.add(asked)] = caller
+            batch = _Batch(self._models, choice, self._decoder(loaded, choice))
+        batch.add(caller, asked)
         if batch not in self._batches:
             self._batches.append(batch)
+
+    def _decoder(self, loaded: LoadedModel, choice: str) -> BatchedDecoder:
+        limits = self.max_batch_size, self.max_total_tokens
+        return BatchedDecoder(loaded.network, loaded.tokenizer, *limits, self._prefixes, (self._models, choice))
 
     def _cancel(self, caller: _Caller) -> None:
         for batch in self._batches:
@@ -257,6 +291,8 @@ class LocalEngine:
     def _forget(self, models: Models) -> None:
         """Lets go of models that were replaced, once nobody's answer is being written by them."""
         if models is not self._models and all(batch.models is not models for batch in self._batches):
+            for choice in self._used:
+                self._prefixes.forget((models, choice))
             try:
                 models.drop_adapters()
             except Exception:  # costs memory, not answers
@@ -264,5 +300,4 @@ class LocalEngine:
 
 
 def _fail(batch: _Batch, error: EngineError) -> None:
-    for caller in batch.callers.values():
-        caller.tell(error)
+    _tell([(caller, error) for caller in {caller for caller, _ in batch.callers.values()}])

@@ -136,9 +136,10 @@ class Models:
     def use(self, choice: str) -> Iterator[LoadedModel]:
         """The model as `choice` means it, until the block ends: for `book` and `base` with the LoRA switched off."""
         loaded = self.load(choice)
-        if choice in self.styles or choice == TUNED:
-            loaded.network.set_adapter(self._adapter_name(choice))
-        with loaded.network.disable_adapter() if choice in UNTUNED and _has_lora(loaded.network) else nullcontext():
+        name = self._adapter_name(choice)
+        if (choice in self.styles or choice == TUNED) and loaded.network.active_adapter != name:
+            loaded.network.set_adapter(name)
+        with _without_lora(loaded.network) if choice in UNTUNED and _has_lora(loaded.network) else nullcontext():
             yield loaded
 
     def stamp(self) -> Stamp:
@@ -232,6 +233,16 @@ def signature_of(workspace: Workspace, paths: Iterable[str]) -> Signature:
 
 def _has_lora(network: Any) -> bool:
     return hasattr(network, "disable_adapter")
+
+
+@contextmanager
+def _without_lora(network: Any) -> Iterator[None]:
+    """What peft's disable_adapter does, without its survey of all layers, which takes as long as writing a token."""
+    network.base_model.disable_adapter_layers()
+    try:
+        yield
+    finally:
+        network.base_model.enable_adapter_layers()
 
 
 def _with_adapter(network: Any, adapter: Path, name: str) -> Any:

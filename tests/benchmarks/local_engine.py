@@ -4,8 +4,10 @@
 
 Needs the demo's models (`dvc repro evaluate`). Two loads, decoded greedily: the test questions with their documents for
 the tuned model, and long continuations by the book model. Each is written one by one, by the engine for 16 clients
-that ask again as soon as they are answered, and by transformers' own generate in static batches of 16; in turns,
-several times, in one process. Writes reports/bench/local_engine.md.
+that ask again as soon as they are answered (as it is shipped, and without keeping what it read), by the engine for one
+client, and by transformers' own generate in static batches of 16; in turns, several times, in one process. Every
+engine begins with nothing read. Then conversations: how long the first and the second turn's first token take.
+Writes reports/bench/local_engine.md.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -27,11 +31,12 @@ from stages.core.config import parse_section
 from stages.core.jsonl import read_jsonl
 from stages.core.workspace import Workspace
 from stages.generation.decoding import stop_token_ids, stream
+from stages.prompts.renderer import Turn
 from stages.serving.answering import Config
 from stages.serving.local_engine import LocalEngine
 from stages.serving.models import Models
 
-NUM_CLIENTS, AIM = 16, 3.0
+NUM_CLIENTS, NUM_CONVERSATIONS, AIM = 16, 24, 3.0
 Texts = list[str]
 
 
@@ -60,11 +65,11 @@ def one_by_one(models: Models, load: Load) -> Texts:
         ]
 
 
-def by_engine(models: Models, load: Load) -> Texts:
+def by_engine(models: Models, load: Load, num_clients: int = NUM_CLIENTS, **settings: int) -> Texts:
     texts = [""] * len(load.prompts)
 
     async def clients() -> None:
-        engine, todo = LocalEngine(models, max_batch_size=NUM_CLIENTS), deque(enumerate(load.prompts))
+        engine, todo = LocalEngine(models, max_batch_size=num_clients, **settings), deque(enumerate(load.prompts))
 
         async def client() -> None:
             while todo:
@@ -72,7 +77,7 @@ def by_engine(models: Models, load: Load) -> Texts:
                 pieces = engine.stream(load.model, prompt, load.max_new_tokens)
                 texts[number] = "".join([piece.text async for piece in pieces])
 
-        await asyncio.gather(*(client() for _ in range(NUM_CLIENTS)))
+        await asyncio.gather(*(client() for _ in range(num_clients)))
         await engine.close()
 
     asyncio.run(clients())
@@ -105,6 +110,8 @@ def static_batches(models: Models, load: Load) -> Texts:
 WAYS: dict[str, Callable[[Models, Load], Texts]] = {
     "one by one (`stream`)": one_by_one,
     f"local engine, {NUM_CLIENTS} clients": by_engine,
+    f"local engine, {NUM_CLIENTS} clients, nothing kept of prompts": partial(by_engine, prefix_cache_bytes=0),
+    "local engine, 1 client": partial(by_engine, num_clients=1),
     f"transformers' generate, static batches of {NUM_CLIENTS}": static_batches,
 }
 
@@ -132,7 +139,45 @@ def measure(models: Models, load: Load, num_rounds: int) -> list[str]:
     return rows
 
 
-def report(rows: list[str], described: list[str], num_rounds: int, busy: float) -> str:
+def first_tokens(models: Models, num_conversations: int, **settings: int) -> tuple[list[float], list[float]]:
+    """Seconds to the first token of the first and of the second turn, whose documents are the same."""
+    rows = [row for row in read_jsonl(ROOT / "data/demo/rag/test.jsonl") if row["documents"]][: num_conversations + 1]
+    renderer = models.load("tuned").renderer
+    taken: tuple[list[float], list[float]] = [], []
+
+    async def talk() -> None:
+        engine = LocalEngine(models, **settings)
+        for row, other in pairwise(rows):
+            turns: list[Turn] = []
+            for place, question in enumerate((row["question"], other["question"])):
+                prompt = renderer.prompt_ids(renderer.messages(question, row["documents"], turns))
+                start_s, text = time.perf_counter(), ""
+                async for piece in engine.stream("tuned", prompt, 64):
+                    if not text:
+                        taken[place].append(time.perf_counter() - start_s)
+                    text += piece.text
+                turns.append(Turn(question, text))
+        await engine.close()
+
+    asyncio.run(talk())
+    return taken
+
+
+def conversations(models: Models, num: int, num_rounds: int) -> list[str]:
+    """A row for each way: medians in milliseconds."""
+    ways: dict[str, dict[str, int]] = {"as shipped": {}, "nothing kept of prompts": {"prefix_cache_bytes": 0}}
+    taken: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ways}
+    for _ in range(num_rounds):
+        for name, settings in ways.items():
+            for all_of, new in zip(taken[name], first_tokens(models, num, **settings), strict=True):
+                all_of += new
+    return [
+        f"| {name} | {1000 * statistics.median(first):.1f} | {1000 * statistics.median(second):.1f} |"
+        for name, (first, second) in taken.items()
+    ]
+
+
+def report(rows: list[str], talks: list[str], described: list[str], num_rounds: int, busy: float) -> str:
     """The rows as Markdown. busy: load of the machine before the first measurement."""
     return "\n".join(
         [
@@ -147,6 +192,13 @@ def report(rows: list[str], described: list[str], num_rounds: int, busy: float) 
             "| load | way | tokens/s | times one by one | equal text |",
             "|---|---|---|---|---|",
             *rows,
+            "",
+            f"Conversations of two turns with the same documents, one after the other ({NUM_CONVERSATIONS} of them, "
+            f"{num_rounds} rounds), `tuned`:",
+            "",
+            "| local engine | first token of the first turn, ms (median) | of the second |",
+            "|---|---|---|",
+            *talks,
             "",
         ]
     )
@@ -171,7 +223,8 @@ def main() -> None:
     models = Models(Workspace(), config.model, config.prompt, "demo")
     busy, found = os.getloadavg()[0], loads(models, options.num_prompts)
     rows = [row for load in found for row in measure(models, load, options.num_rounds)]
-    text = report(rows, list(map(described, found)), options.num_rounds, busy)
+    talks = conversations(models, NUM_CONVERSATIONS, options.num_rounds)
+    text = report(rows, talks, list(map(described, found)), options.num_rounds, busy)
     (ROOT / "reports/bench/local_engine.md").write_text(text, encoding="utf-8")
     print(text)
 

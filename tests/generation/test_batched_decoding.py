@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.core.errors import DataError
+from stages.generation import batched_decoding
 from stages.generation.batched_decoding import BatchedDecoder, Continuation, Row
 from stages.generation.decoding import generate
+from stages.generation.prefix_cache import PrefixCache
 
 SETTINGS = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -73,6 +75,97 @@ def test_greedy_rows_that_join_at_random_equal_those_decoded_alone(
         ended = len(row.ids) < row.asked.max_new_tokens
         assert (written.reasons[row], written.num_tokens[row]) == ("stop" if ended else "length", len(row.ids))
     assert max(written.batch_sizes) <= max_batch_size
+
+
+@SETTINGS
+@given(st.integers(0, 10**6), st.sampled_from([0, 3000, 10**6]), st.integers(1, 9), st.sampled_from([1, 20, 400]))
+def test_what_was_read_before_is_not_read_again_and_the_texts_are_the_same(
+    llama: Any, byte_tokenizer: Any, seed: int, max_bytes: int, num_read: int, num_together: int
+) -> None:
+    """Turns of chats and several texts of one prompt, read in pieces of any size, alone or together."""
+    rng = random.Random(seed)
+    decoder = BatchedDecoder(llama, byte_tokenizer, 5, 1000, PrefixCache(max_bytes), "one")
+    written, rows = Written(decoder), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batched_decoding, "NUM_READ", num_read)
+        patch.setattr(batched_decoding, "NUM_TOGETHER", num_together)
+        for _ in range(14):
+            before = rng.choice([[], *([*row.asked.prompt_ids, *row.ids] for row in rows)])
+            prompt = [*before[: rng.choice([len(before), rng.randint(0, len(before))])], *random_prompt(rng)[:8]]
+            asked = Continuation(prompt[:60], rng.randint(1, 20))
+            rows += [decoder.add(asked) for _ in range(rng.choice([1, 1, 3]))]
+            if rng.random() < 0.2:
+                decoder.cancel(rows[-1])
+            for _ in range(rng.choice([0, 0, 1, 2, 7])):
+                written.step()
+        written.finish()
+    for row in rows:
+        (expected,) = generate(llama, byte_tokenizer, [row.asked.prompt_ids], row.asked.max_new_tokens, 1)
+        assert row.cancelled or written.texts[row] == expected
+
+
+def widths(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Grows with each pass of the model by (rows, tokens read of each)."""
+    shapes: list[tuple[int, int]] = []
+    forward = model.forward
+
+    def noted(**inputs: Any) -> Any:
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", noted)
+    return shapes
+
+
+def test_several_texts_of_one_prompt_read_it_once(
+    llama: Any, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = widths(llama, monkeypatch)
+    decoder = BatchedDecoder(llama, byte_tokenizer, prefixes=PrefixCache(10**6))
+    rows = [decoder.add(Continuation([5] * 30, 4, 1.0, 1.0, seed)) for seed in range(4)]
+    Written(decoder).finish()
+    assert shapes[:2] == [(1, 30), (3, 1)]
+    other = decoder.add(Continuation([*rows[0].asked.prompt_ids, *rows[0].ids[:3], 7, 7], 1))  # the next turn
+    Written(decoder).finish()
+    assert shapes[-1] == (1, 2)
+    assert len(other.ids) <= 1
+
+
+def test_rows_that_read_together_are_not_padded(
+    llama: Any, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6 and 9 new tokens behind 20 known ones: both read 9."""
+    decoder = BatchedDecoder(llama, byte_tokenizer, prefixes=PrefixCache(10**6))
+    decoder.add(Continuation([5] * 20, 1))
+    Written(decoder).finish()
+    shapes = widths(llama, monkeypatch)
+    rows = [decoder.add(Continuation([5] * 20 + [6 + num] * num, 12)) for num in (6, 9)]
+    written = Written(decoder).finish()
+    assert shapes[0] == (2, 9)
+    for row in rows:
+        assert [written.texts[row]] == generate(llama, byte_tokenizer, [row.asked.prompt_ids], 12, 1)
+
+
+def test_a_long_prompt_does_not_hold_up_what_is_being_written(
+    llama: Any, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batched_decoding, "NUM_READ", 10)
+    decoder = BatchedDecoder(llama, byte_tokenizer)
+    first = decoder.add(Continuation([9, 30, 22], 30))
+    decoder.step()
+    second = decoder.add(Continuation([6] * 35, 5))
+    counts = []
+    while not second.ids:
+        decoder.step()
+        counts.append((len(first.ids), second.num_left))
+    assert counts == [(2, 25), (3, 15), (4, 5), (5, 0)]
+    third = decoder.add(Continuation([7] * 35, 5))
+    decoder.step()
+    decoder.cancel(third)
+    written = Written(decoder).finish()
+    assert third not in written.texts and not decoder.busy
+    (expected,) = generate(llama, byte_tokenizer, [first.asked.prompt_ids], 30, 1)
+    assert byte_tokenizer.decode(first.ids) == expected
 
 
 @SETTINGS
@@ -147,26 +240,6 @@ def test_a_small_nucleus_is_greedy_and_a_high_temperature_is_not(llama: Any, byt
     assert written_alone(llama, byte_tokenizer, narrow)[0] == greedy
     hot = {written_alone(llama, byte_tokenizer, Continuation([7, 8, 9], 20, 5.0, 1.0, seed))[0] for seed in range(5)}
     assert len(hot) == 5
-
-
-def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
-    from types import SimpleNamespace
-
-    from stages.generation.batched_decoding import choose
-
-    probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).expand(4000, -1)
-    tokenizer = SimpleNamespace(decode=lambda *_, **__: "")
-
-    def shares(temperature: float, top_p: float) -> list[float]:
-        rows = [Row(Continuation([1], 1, temperature, top_p, seed), tokenizer) for seed in range(4000)]
-        drawn = choose([probabilities[:1000].log(), probabilities[1000:].log()], rows)
-        return [drawn.count(token) / 4000 for token in range(4)]
-
-    assert shares(1.0, 1.0) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.025)
-    assert shares(1.0, 0.8) == pytest.approx([0.625, 0.375, 0, 0], abs=0.025)  # .5 + .3 make up .8
-    assert shares(1.0, 0.81) == pytest.approx([0.5263, 0.3158, 0.1579, 0], abs=0.025)
-    square = [p * p for p in (0.5, 0.3, 0.15, 0.05)]
-    assert shares(0.5, 1.0) == pytest.approx([p / sum(square) for p in square], abs=0.025)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,48 @@ def test_drawn_text_follows_its_seed(models: Models) -> None:
     assert len({one, two, *other}) == 4
 
 
+def test_choices_are_written_side_by_side_each_with_a_seed_of_its_own(models: Models) -> None:
+    async def use(engine: LocalEngine) -> tuple[list[str], list[int], list[str]]:
+        texts, order = [""] * 3, []
+        async for piece in engine.stream("book", asked(1), 20, temperature=5.0, seed=2**63 - 2, num_choices=3):
+            texts[piece.index] += piece.text
+            order.append(piece.index)
+        singly = [
+            await text_of(engine, "book", 1, 20, temperature=5.0, seed=seed) for seed in (2**63 - 2, 2**63 - 1, 0)
+        ]
+        return texts, order, singly
+
+    texts, order, singly = run(models, use)
+    assert texts == singly
+    assert len(set(texts)) == 3
+    assert order.index(2) < max(place for place, index in enumerate(order) if index == 0)  # not one after the other
+
+
+def test_who_leaves_takes_all_choices_along(models: Models) -> None:
+    async def use(engine: LocalEngine) -> str:
+        stream = engine.stream("book", asked(1), 400, num_choices=3)
+        await anext(stream)
+        waiting = asyncio.create_task(text_of(engine, "book", 2))
+        await stream.aclose()
+        return await waiting
+
+    assert run(models, use, max_batch_size=3) == alone(models, "book", 2)
+
+
+def test_what_was_read_for_one_model_is_nothing_to_another(models: Models, workspace: Workspace) -> None:
+    """The same prompt for all three, and for one whose adapter was replaced."""
+
+    async def use(engine: LocalEngine) -> list[str]:
+        found = [await text_of(engine, choice, 4) for choice in ("book", "tuned", "base", "tuned")]
+        replace_adapter(workspace, -2.0)
+        return [*found, await text_of(engine, "tuned", 4)]
+
+    old = [alone(models, choice, 4) for choice in ("book", "tuned", "base", "tuned")]
+    found = run(models, use)
+    assert found == [*old, alone(models, "tuned", 4)]
+    assert len(set(found)) == 4
+
+
 def test_a_caller_who_leaves_frees_the_place(models: Models) -> None:
     async def use(engine: LocalEngine) -> str:
         stream = engine.stream("book", asked(1), 400)

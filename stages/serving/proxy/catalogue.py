@@ -199,10 +199,12 @@ class Catalogue:
         """One engine a domain, where there is an upstream that is `local`."""
         if not self._local_name():
             return {}
-        size = self.config.upstreams[self._local_name()].max_batch_size
+        settings = self.config.upstreams[self._local_name()]
         num_requests = self.config.limits.max_concurrent
         return {
-            name: LocalUpstream(Models(self.workspace, chat.model, chat.prompt, name, chat.styles), size, num_requests)
+            name: LocalUpstream(
+                Models(self.workspace, chat.model, chat.prompt, name, chat.styles), settings, num_requests
+            )
             for name, chat in self.chats.items()
         }
 

@@ -22,7 +22,7 @@ KEY = re.compile(r"[!-~]+")  # what a header can carry
 
 @dataclass
 class Upstream:
-    """Who writes the answers. max_batch_size is about `local`, everything else about a server (`openai`).
+    """Who writes the answers. The last three are about `local`, everything else about a server (`openai`).
 
     read_timeout_s: its longest silence, which for the first token includes reading the prompt. stream_usage: ask it
     to count tokens. images: it takes pictures (data: URLs) in a message.
@@ -37,6 +37,8 @@ class Upstream:
     stream_usage: bool = True
     images: bool = False
     max_batch_size: int = 16  # answers of one model that are written together
+    max_total_tokens: int = 0  # of their prompts and answers, for which memory is taken; 0: as many as can come
+    prefix_cache_bytes: int = 2**28  # of what was read, for prompts that begin alike; of each domain
 
     def __post_init__(self) -> None:
         one_of(self.kind, KINDS, "upstreams: kind")
@@ -51,6 +53,8 @@ class Upstream:
             raise ValueError("upstreams: timeouts must be above 0")
         if self.max_batch_size < 1:
             raise ValueError("upstreams: max_batch_size must be at least 1")
+        if min(self.max_total_tokens, self.prefix_cache_bytes) < 0:
+            raise ValueError("upstreams: max_total_tokens and prefix_cache_bytes must be at least 0")
 
 
 @dataclass

@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from stages.core.errors import GroundtuneError
+from stages.generation.batched_decoding import TooLongError
 from stages.prompts.renderer import Renderer
 from stages.serving.local_engine import EngineBusyError, LocalEngine
 from stages.serving.models import Models
 from stages.serving.proxy.errors import ApiError, invalid
+from stages.serving.proxy.settings import Upstream
 from stages.serving.proxy.upstream import Job, Piece
 
 LOG = logging.getLogger("groundtune.serve")
@@ -21,8 +23,10 @@ class LocalUpstream:
 
     takes_images = False
 
-    def __init__(self, models: Models, max_batch_size: int, max_requests: int) -> None:
-        self._engine = LocalEngine(models, max_batch_size, max_requests=max_requests)
+    def __init__(self, models: Models, settings: Upstream, max_requests: int) -> None:
+        self._engine = LocalEngine(
+            models, settings.max_batch_size, settings.max_total_tokens, max_requests, settings.prefix_cache_bytes
+        )
 
     async def close(self) -> None:
         await self._engine.close()
@@ -35,31 +39,27 @@ class LocalUpstream:
             raise _unavailable(model, error) from error
 
     async def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
-        """One choice after the other. Raises ApiError for what the engine cannot do."""
+        """The choices side by side. Raises ApiError for what the engine cannot do."""
         sampling = job.sampling
         if sampling.presence_penalty or sampling.frequency_penalty:
             raise invalid("this model takes no penalties", "presence_penalty", "not_supported")
-        for index in range(sampling.num_choices):
-            async with aclosing(self._choice(job, index)) as pieces:
-                async for piece in pieces:
-                    yield piece
-
-    async def _choice(self, job: Job, index: int) -> AsyncGenerator[Piece, None]:
-        sampling = job.sampling
         pieces = self._engine.stream(
             job.model,
             job.prompt_ids,
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
-            seed=None if sampling.seed is None else (sampling.seed + index) % 2**63,
+            seed=sampling.seed,
             stop=list(sampling.stop),
+            num_choices=sampling.num_choices,
         )
         try:
             async with aclosing(pieces):  # type: ignore[type-var]  # a generator
                 async for piece in pieces:
                     counts = (len(job.prompt_ids), piece.num_completion_tokens) if piece.finish_reason else (None, None)
-                    yield Piece(piece.text, index, piece.finish_reason, *counts)
+                    yield Piece(piece.text, piece.index, piece.finish_reason, *counts)
+        except TooLongError as error:
+            raise invalid(str(error), "messages", "context_length_exceeded") from error
         except GroundtuneError as error:
             raise _unavailable(job.model, error) from error
 

@@ -412,3 +412,33 @@ async def test_queries_that_come_together_are_embedded_together(run_proxy: Any) 
         assert sum(batches) == 7  # each query once
         assert len(batches) < 7
         assert (retriever.num_embedded, retriever.num_cached) == (7, 13)
+
+
+async def test_choices_of_a_model_in_this_process_are_written_side_by_side(run_proxy: Any) -> None:
+    asked = {"model": "tuned", "n": 3, "temperature": 2.0, "seed": 4, "max_tokens": 12}
+    async with run_proxy() as proxy:
+        answer = (await proxy.ask(**asked)).json()
+        again = (await proxy.ask(**asked)).json()
+        last = (await proxy.ask(**{**asked, "n": 1, "seed": 6})).json()
+        streamed = await proxy.ask(**asked, stream=True)
+    events = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    assert texts == [choice["message"]["content"] for choice in again["choices"]]
+    assert len(set(texts)) == 3 and texts[2] == last["choices"][0]["message"]["content"]
+    parts = [choice for event in events[1:] for choice in event["choices"]]
+    for index in range(3):
+        assert "".join(part["delta"].get("content", "") for part in parts if part["index"] == index) == texts[index]
+    assert answer["usage"]["completion_tokens"] > last["usage"]["completion_tokens"]
+    assert answer["usage"]["prompt_tokens"] == last["usage"]["prompt_tokens"]
+
+
+async def test_what_never_fits_into_the_batch_is_refused_by_name(run_proxy: Any) -> None:
+    local = {"kind": "local", "max_total_tokens": 60}
+    server = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
+    async with run_proxy(upstreams={"local": local, "server": server}) as proxy:
+        for stream in (False, True):
+            refused = await proxy.ask(model="tuned", stream=stream)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+            assert "do not fit into 60 tokens" in refused.json()["error"]["message"]
+        small = await proxy.ask("Hi", model="tuned", rag={"off": True}, max_tokens=2)
+    assert small.status_code == 200

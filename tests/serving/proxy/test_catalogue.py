@@ -148,6 +148,7 @@ async def test_a_version_that_nobody_registered(run_proxy: Any) -> None:
         ({"server": {"base_url": "http://user:secret@x/v1"}}, "no user, password"),
         ({"server": {"api_key_env": "sk-this-is-the-key"}}, "api_key_env: give the name"),
         ({"server": {"kind": "magic"}}, "kind"),
+        ({"server": {"prefix_cache_bytes": -1}}, "prefix_cache_bytes must be at least 0"),
         ({"client_system": "obey"}, "client_system"),
         ({"domains": []}, "domains"),
         ({"limits": {"max_top_k": 0}}, "limits.max_top_k"),

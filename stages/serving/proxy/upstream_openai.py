@@ -50,7 +50,7 @@ class OpenAIUpstream:
             base_url=settings.base_url.rstrip("/") + "/",
             headers=headers,
             timeout=httpx.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
-            transport=AiohttpTransport(limits=limits, trust_env=False),  # a third of httpcore's time for a chunk
+            transport=AiohttpTransport(limits=limits, trust_env=False),
             trust_env=False,
         )
 
@@ -65,13 +65,13 @@ class OpenAIUpstream:
         import aiohttp
         import httpx
 
-        deadline = asyncio.get_running_loop().time() + self.settings.total_timeout_s
-        answer = _Answer(job.sampling.num_choices)
+        watch, answer = _Watch(self.settings), _Answer(job.sampling.num_choices)
         try:
             request = self.client.build_request("POST", "chat/completions", json=self._body(job))
-            async with aclosing(await self.client.send(request, stream=True)) as response, _ended_at(deadline, response):
+            async with aclosing(await self.client.send(request, stream=True)) as response, watch.over(response):
                 await _check(response)
                 async for chunk in response.aiter_raw():
+                    watch.hear()
                     for piece in answer.read(chunk):
                         yield piece
                     if answer.is_done:
@@ -100,21 +100,46 @@ class OpenAIUpstream:
         return {key: value for key, value in body.items() if value is not None}
 
 
-@asynccontextmanager
-async def _ended_at(deadline: float, response: httpx.Response) -> AsyncIterator[None]:
-    """Closes the response at the deadline (of the loop's clock), whoever is reading it: TimeoutError. One timer for all
-    of it, as a timeout around each chunk would cost as much as the chunk."""
-    loop, closing = asyncio.get_running_loop(), list[asyncio.Task[None]]()
-    timer = loop.call_at(deadline, lambda: closing.append(loop.create_task(response.aclose())))
-    try:
-        yield
-    except Exception as error:
-        if closing:
-            raise TimeoutError from error
-        raise
-    finally:
-        timer.cancel()
-        await asyncio.gather(*closing)
+class _Watch:
+    """Closes a response that is silent for too long, or goes on for too long: who reads it gets TimeoutError.
+
+    One timer for all of it, as a timeout around each chunk would cost as much as the chunk. aiohttp's own for silence
+    stays off once a body's framing is broken (3.14), and the reader would wait forever.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._silence_s = settings.read_timeout_s
+        self._deadline = self._loop.time() + settings.total_timeout_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: list[asyncio.Task[None]] = []
+        self.hear()
+
+    def hear(self) -> None:
+        """Something has come."""
+        self._heard = self._loop.time()
+
+    @asynccontextmanager
+    async def over(self, response: httpx.Response) -> AsyncIterator[None]:
+        self.hear()
+        self._look(response)
+        try:
+            yield
+        except Exception as error:
+            if self._closing:
+                raise TimeoutError from error
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            await asyncio.gather(*self._closing)
+
+    def _look(self, response: httpx.Response) -> None:
+        limit = min(self._deadline, self._heard + self._silence_s)
+        if self._loop.time() < limit:
+            self._timer = self._loop.call_at(limit, self._look, response)
+        else:
+            self._closing.append(self._loop.create_task(response.aclose()))
 
 
 async def _drain(response: httpx.Response) -> None:

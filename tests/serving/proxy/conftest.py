@@ -115,6 +115,10 @@ class ScriptedUpstream:
         elif what == "too_long":
             message = f"This model's maximum context length is 512 tokens. {INNARDS}"
             await self._plain(writer, 400, json.dumps({"message": message}).encode(), b"application/json")
+        elif what == "no_http":
+            writer.write(b"\x16\x03\x01 this is another protocol\r\n\r\n")
+            await writer.drain()
+            raise ConnectionResetError
         elif what == "html":
             await self._plain(writer, 200, b"<html>busy</html>", b"text/html")
         else:
@@ -141,6 +145,8 @@ class ScriptedUpstream:
                 raise ConnectionResetError
             if what == "ended" and number == 3:
                 break
+            if what == "misframed" and number == 3:
+                writer.write(b"zz\r\n")
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()
             await asyncio.sleep(0)

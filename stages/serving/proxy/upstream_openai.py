@@ -70,14 +70,16 @@ class OpenAIUpstream:
             request = self.client.build_request("POST", "chat/completions", json=self._body(job))
             async with aclosing(await self.client.send(request, stream=True)) as response, watch.over(response):
                 await _check(response)
-                async for chunk in response.aiter_raw():
-                    watch.hear()
-                    for piece in answer.read(chunk):
-                        yield piece
-                    if answer.is_done:
-                        break
-                answer.check_complete()
-                await _drain(response)
+                async with aclosing(response.aiter_raw()) as chunks:  # type: ignore[type-var]  # a generator
+                    async for chunk in chunks:
+                        watch.pause()
+                        for piece in answer.read(chunk):
+                            yield piece
+                        watch.listen()
+                        if answer.is_done:
+                            break
+                    answer.check_complete()
+                    await _drain(chunks)
         except (httpx.TransportError, aiohttp.ClientError, TimeoutError) as error:
             raise _transport_error(error) from error
 
@@ -113,15 +115,19 @@ class _Watch:
         self._deadline = self._loop.time() + settings.total_timeout_s
         self._timer: asyncio.TimerHandle | None = None
         self._closing: list[asyncio.Task[None]] = []
-        self.hear()
+        self._listening_since: float | None = None
 
-    def hear(self) -> None:
-        """Something has come."""
-        self._heard = self._loop.time()
+    def listen(self) -> None:
+        """From now on something is waited for."""
+        self._listening_since = self._loop.time()
+
+    def pause(self) -> None:
+        """Now the client is waited for."""
+        self._listening_since = None
 
     @asynccontextmanager
     async def over(self, response: httpx.Response) -> AsyncIterator[None]:
-        self.hear()
+        self.listen()
         self._look(response)
         try:
             yield
@@ -135,18 +141,20 @@ class _Watch:
             await asyncio.gather(*self._closing)
 
     def _look(self, response: httpx.Response) -> None:
-        limit = min(self._deadline, self._heard + self._silence_s)
-        if self._loop.time() < limit:
+        now = self._loop.time()
+        since = now if self._listening_since is None else self._listening_since
+        limit = min(self._deadline, since + self._silence_s)
+        if now < limit:
             self._timer = self._loop.call_at(limit, self._look, response)
         else:
             self._closing.append(self._loop.create_task(response.aclose()))
 
 
-async def _drain(response: httpx.Response) -> None:
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
     """Reads what comes after [DONE], so that the connection can be used again."""
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
-            async for _ in response.stream:
+            async for _ in chunks:
                 pass
 
 

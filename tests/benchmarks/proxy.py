@@ -14,8 +14,8 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -24,30 +24,35 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
+import uvloop
+from pipeline import commit, hardware
+from streams import NUM_TOKENS, TOKEN_S, Answer, ask, closed_loop, serve_words
 
 from stages.core.atomic import write_text
 from stages.core.config import parse_section
 from stages.core.stage import load_section, read_params
 from stages.core.workspace import ROOT, Workspace
 from stages.evaluation.markdown import table
+from stages.serving.proxy.stats import quantiles
 
 SEED = 13
 NUM_CHUNKS = 10_000
-NUM_TOKENS, TOKEN_S = 48, 0.02
 NUM_STREAMS = 32
 NUM_REQUESTS = 640
+NUM_ROUNDS = 5  # in which the rows take turns
 NUM_REPEATED = 20  # distinct questions where they repeat
 CROWD = 1000
 HUNG_S = 90.0
-WARM_UP_S = 30.0
+SAMPLE_S = 10.0
+IDLE_S = 12.0  # until idle connections are closed
 SYLLABLES = [a + b for a in "bdgklmnprst" for b in "aeiou"]
 AIM = {"p50": 10, "p99": 40}
+GROWTH_AT = (2, 5, 10)  # minutes
 
 
 def sentence(draw: random.Random, num_words: int) -> str:
@@ -74,42 +79,6 @@ def write_index(workspace: Workspace) -> None:
     index.write(folder, {"embedder": embedder.name, "embedder_fingerprint": embedder_fingerprint(embedder)})
 
 
-def run_upstream(port: int) -> None:
-    """Reads a request, writes its stream, on one connection after the other request."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-                await reader.readexactly(int(length.split(b":")[1]))
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-                )
-                start = asyncio.get_running_loop().time()
-                for number in range(NUM_TOKENS):
-                    await asyncio.sleep(max(0.0, start + number * TOKEN_S - asyncio.get_running_loop().time()))
-                    _write(writer, {"choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]})
-                    await writer.drain()
-                _write(writer, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-                writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def serve() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", port, backlog=2048)
-        await server.serve_forever()
-
-    asyncio.run(serve())
-
-
-def _write(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
-    data = f"data: {json.dumps(event)}\n\n".encode()
-    writer.write(b"%x\r\n%s\r\n" % (len(data), data))
-
-
 def run_proxy(port: int, upstream_port: int, folder: Path) -> None:
     """`groundtune serve` with the shipped settings, but for these."""
     from stages.serving.proxy.server import serve
@@ -125,61 +94,25 @@ def run_proxy(port: int, upstream_port: int, folder: Path) -> None:
         "models": {"bench": {"upstream": "server"}},
     }
     service = Service(parse_section(Config, settings, "serve"), lambda _: chat, None, Workspace(ROOT, folder))
+    start = service.start
+
+    async def start_and_listen() -> None:
+        count = folder / "num_tasks"
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGUSR1, lambda: write_text(count, str(len(asyncio.all_tasks())))
+        )
+        await start()
+
+    service.start = start_and_listen  # type: ignore[method-assign]  # the real one, and a way to count tasks from outside
     serve(service)
 
 
-@dataclass
-class Answer:
-    """Times in milliseconds since the request was begun; status 0: cut."""
-
-    status: int
-    first_ms: float = 0.0
-    whole_ms: float = 0.0
-
-
-async def ask(port: int, question: str, content: str) -> Answer:
-    """One streamed request on a connection of its own. content: of the system message, for the bare upstream."""
-    messages = [{"role": "system", "content": content}] if content else []
-    body = {"model": "bench", "stream": True, "messages": [*messages, {"role": "user", "content": question}]}
-    data = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    start = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    first = 0.0
-    try:
-        writer.write(head.encode() + data)
-        status = int((await reader.readuntil(b"\r\n")).split()[1])
-        while True:
-            line = await reader.readline()
-            now = 1000 * (time.perf_counter() - start)
-            if b" word" in line:
-                first = first or now
-            if line.startswith(b"data: [DONE]"):
-                return Answer(status, first, now)
-            if status != 200 and line.startswith(b"{"):
-                return Answer(status, now, now)
-            if not line:
-                return Answer(0, now, now)
-    finally:
-        writer.close()
-
-
-async def closed_loop(port: int, questions: Iterator[str], num: int, content: str = "") -> list[Answer]:
-    """`num` requests by NUM_STREAMS clients that come one after the other; each asks again when it is answered."""
-    left, answers = iter(range(num)), []
-
-    async def client(number: int) -> None:
-        await asyncio.sleep(number * NUM_TOKENS * TOKEN_S / NUM_STREAMS)
-        for _ in left:
-            answers.append(await ask(port, next(questions), content))
-
-    await asyncio.gather(*(client(number) for number in range(NUM_STREAMS)))
-    return answers
-
-
-def quantile(values: list[float], q: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+def bodies(questions: Iterator[str], content: str = "") -> Iterator[bytes]:
+    """Requests. content: of a system message, for the bare upstream."""
+    system = [{"role": "system", "content": content}] if content else []
+    for question in questions:
+        messages = [*system, {"role": "user", "content": question}]
+        yield json.dumps({"model": "bench", "stream": True, "messages": messages}).encode()
 
 
 def new_questions(draw: random.Random) -> Iterator[str]:
@@ -193,68 +126,146 @@ def repeated_questions(draw: random.Random) -> Iterator[str]:
         yield draw.choice(known)
 
 
-async def overhead(upstream: int, proxy: int, process: psutil.Process, num: int) -> list[list[str]]:
-    """Rows: bare, proxy with questions that are all new, proxy with questions that repeat."""
+@dataclass
+class Row:
+    """One way to ask, and what came of it over all rounds."""
+
+    name: str
+    port: int
+    bodies: Iterator[bytes]
+    answers: list[Answer] = field(default_factory=list)
+    elapsed_s: float = 0.0
+    cpu_s: Counter[str] = field(default_factory=Counter)
+
+    async def run(self, num: int, processes: dict[str, psutil.Process]) -> None:
+        before, start_s = cpu_s(processes), time.monotonic()
+        self.answers += await closed_loop(self.port, self.bodies, NUM_STREAMS, num)
+        self.elapsed_s += time.monotonic() - start_s
+        self.cpu_s.update(cpu_s(processes) - before)
+        print(f"{self.name}: {self.figures()}, CPU {self.cpu_ms('proxy'):.1f} ms a request", flush=True)
+
+    def figures(self) -> dict[str, float]:
+        """Milliseconds."""
+        good = [answer for answer in self.answers if answer.is_whole]
+        times = {
+            "first": [answer.words_s[0] for answer in good],
+            "gap": [gap for answer in good for gap in answer.gaps_s],
+            "whole": [answer.whole_s for answer in good],
+        }
+        return {f"{name} {q}": 1000 * quantiles(values).get(q, 0) for name, values in times.items() for q in AIM}
+
+    def cpu_ms(self, process: str) -> float:
+        return 1000 * self.cpu_s[process] / max(1, len(self.answers))
+
+    def cells(self, bare: Row) -> list[str]:
+        mine, other = self.figures(), bare.figures()
+        added = [f"{mine[key]:.1f} ({mine[key] - other[key]:+.1f})" for key in mine]
+        plain = [f"{value:.1f}" for value in mine.values()]
+        failed = sum(not answer.is_whole for answer in self.answers)
+        cpu = "" if self is bare else f"{self.cpu_ms('proxy'):.1f}"
+        load = f"{len(self.answers) / max(1e-9, self.elapsed_s):.0f}"
+        return [self.name, load, *(plain if self is bare else added), cpu, str(failed)]
+
+
+def cpu_s(processes: dict[str, psutil.Process]) -> Counter[str]:
+    """Seconds of CPU by process."""
+    return Counter({name: sum(process.cpu_times()[:2]) for name, process in processes.items()})
+
+
+async def overhead(upstream: int, proxy: int, processes: dict[str, psutil.Process], num: int) -> list[Row]:
+    """The upstream itself, the proxy with questions that are all new, and with questions that repeat; in turns."""
     draw = random.Random(SEED)
     content = "\n".join(sentence(draw, 20) for _ in range(6))  # as long as what the proxy puts there
-    await closed_loop(proxy, new_questions(draw), 2 * NUM_STREAMS)
-    runs = (
-        ("the upstream itself", upstream, new_questions(draw), content),
-        ("proxy, every question new", proxy, new_questions(draw), ""),
-        (f"proxy, {NUM_REPEATED} questions repeated", proxy, repeated_questions(draw), ""),
-    )
-    rows: list[list[str]] = []
-    bare: list[float] = []
-    for name, port, questions, system in runs:
-        before = sum(process.cpu_times()[:2])
-        answers = await closed_loop(port, questions, num, system)
-        cpu_ms = 1000 * (sum(process.cpu_times()[:2]) - before) / len(answers)
-        good = [answer for answer in answers if answer.status == 200]
-        times = [quantile([t(a) for a in good], q) for t in (_first, _whole) for q in (0.5, 0.99)]
-        bare = bare or times
-        added = [f"{t:.1f}" if times is bare else f"{t:.1f} (+{t - b:.1f})" for t, b in zip(times, bare, strict=True)]
-        rows.append([name, *added, "" if times is bare else f"{cpu_ms:.1f}", str(len(answers) - len(good))])
-        print(" | ".join(rows[-1]), flush=True)
+    rows = [
+        Row("the upstream itself", upstream, bodies(new_questions(draw), content)),
+        Row("proxy, every question new", proxy, bodies(new_questions(draw))),
+        Row(f"proxy, {NUM_REPEATED} questions repeated", proxy, bodies(repeated_questions(draw))),
+    ]
+    await closed_loop(proxy, bodies(new_questions(draw)), NUM_STREAMS, 4 * NUM_STREAMS)
+    for _ in range(NUM_ROUNDS):
+        for row in rows:
+            await row.run(max(NUM_STREAMS, num // NUM_ROUNDS), processes)
     return rows
 
 
-def _first(answer: Answer) -> float:
-    return answer.first_ms
-
-
-def _whole(answer: Answer) -> float:
-    return answer.whole_ms
-
-
 async def crowd(proxy: int) -> Counter[str]:
-    """1,000 requests at the same moment: HTTP status, or `hung`, -> how many."""
+    """1,000 requests at the same moment: HTTP status, or `hung`, or `cut` -> how many."""
+    numbered = bodies(f"Who is number {number}?" for number in range(CROWD))
 
-    async def one(number: int) -> str:
+    async def one() -> str:
         try:
             async with asyncio.timeout(HUNG_S):
-                return str((await ask(proxy, f"Who is number {number}?", "")).status)
+                answer = await ask(proxy, next(numbered))
         except TimeoutError:
             return "hung"
         except OSError as error:
             return type(error).__name__
+        return str(answer.status) if answer.is_whole or answer.status > 200 else "cut"
 
-    return Counter(await asyncio.gather(*(one(number) for number in range(CROWD))))
-
-
-async def growth(proxy: int, process: psutil.Process, minutes: float) -> tuple[list[tuple[float, float]], int]:
-    """(minutes since the start, MiB of the proxy) every ten seconds under load, and the requests in that time."""
-    questions, samples, num = new_questions(random.Random(SEED)), [], 0
-    start = time.monotonic()
-    while time.monotonic() - start < WARM_UP_S + 60 * minutes:
-        num += len(await closed_loop(proxy, questions, 5 * NUM_STREAMS))
-        samples.append(((time.monotonic() - start) / 60, process.memory_info().rss / 2**20))
-    return [sample for sample in samples if sample[0] * 60 > WARM_UP_S], num
+    return Counter(await asyncio.gather(*(one() for _ in range(CROWD))))
 
 
-def slope(samples: list[tuple[float, float]]) -> float:
-    """MiB a minute, by least squares over the second half: the first may still fill caches."""
-    half = samples[len(samples) // 2 :]
-    return float(np.polyfit([at for at, _ in half], [size for _, size in half], 1)[0]) if len(half) > 1 else 0.0
+@dataclass(frozen=True)
+class Held:
+    """What the proxy holds while nobody asks."""
+
+    num_sockets: int
+    num_tasks: int
+    num_threads: int
+
+    @classmethod
+    async def by(cls, process: psutil.Process, folder: Path) -> Held:
+        await asyncio.sleep(IDLE_S)
+        count = folder / "num_tasks"
+        count.unlink(missing_ok=True)
+        process.send_signal(signal.SIGUSR1)
+        while not count.exists():
+            await asyncio.sleep(0.1)
+        return cls(len(process.net_connections("tcp")), int(count.read_text()), process.num_threads())
+
+    def __str__(self) -> str:
+        return f"{self.num_sockets} sockets, {self.num_tasks} tasks, {self.num_threads} threads"
+
+
+@dataclass
+class Growth:
+    """samples: (minutes under load, MiB of the proxy)."""
+
+    before: Held
+    after: Held
+    num_requests: int
+    num_failed: int
+    samples: list[tuple[float, float]]
+
+    def report(self) -> list[str]:
+        last_min, last = self.samples[-1]
+        marks = [min(self.samples, key=lambda sample: abs(sample[0] - at)) for at in GROWTH_AT if at <= last_min + 0.2]
+        sizes = ", ".join(f"{size:.0f} MiB after {at:.1f} minutes" for at, size in [*marks, (last_min, last)])
+        warm = [sample for sample in self.samples if sample[0] >= min(GROWTH_AT[0], last_min / 2)]
+        slope = np.polyfit([at for at, _ in warm], [size for _, size in warm], 1)[0] if len(warm) > 1 else 0.0
+        return [
+            f"{last_min:.1f} minutes of new questions by {NUM_STREAMS} streams, {self.num_requests:,} requests, "
+            f"{self.num_failed} failed: resident memory {sizes}; {slope:+.2f} MiB a minute (least squares from minute "
+            f"{warm[0][0]:.1f} on).",
+            "",
+            f"Held when idle: before {self.before}; after {self.after}.",
+            "",
+        ]
+
+
+async def growth(proxy: int, process: psutil.Process, folder: Path, minutes: float) -> Growth:
+    """The proxy's memory every ten seconds under load, and what it holds before and after."""
+    before, samples, start_s = await Held.by(process, folder), list[tuple[float, float]](), time.monotonic()
+    asking = bodies(new_questions(random.Random(SEED)))
+    load = asyncio.ensure_future(closed_loop(proxy, asking, NUM_STREAMS, seconds=60 * minutes))
+    while not load.done():
+        await asyncio.wait([load], timeout=SAMPLE_S)
+        samples.append(((time.monotonic() - start_s) / 60, process.memory_info().rss / 2**20))
+        if len(samples) % 3 == 0:
+            print(f"{samples[-1][0]:.1f} minutes of load: {samples[-1][1]:.0f} MiB", flush=True)
+    answers = load.result()
+    num_failed = sum(not answer.is_whole for answer in answers)
+    return Growth(before, await Held.by(process, folder), len(answers), num_failed, samples)
 
 
 def free_port() -> int:
@@ -264,8 +275,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def processes(folder: Path) -> Iterator[tuple[int, int, psutil.Process]]:
-    """Ports of upstream and proxy, and the proxy's process; both run while the block does."""
+def processes(folder: Path) -> Iterator[tuple[int, int, dict[str, psutil.Process]]]:
+    """Ports of upstream and proxy, and the processes by name; both run while the block does."""
     upstream, proxy = free_port(), free_port()
     command = [sys.executable, __file__, "--folder", str(folder), "--upstream-port", str(upstream)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -274,7 +285,11 @@ def processes(folder: Path) -> Iterator[tuple[int, int, psutil.Process]]:
     try:
         for port, process in ((upstream, first), (proxy, second)):
             _wait_for(port, process)
-        yield upstream, proxy, psutil.Process(second.pid)
+        yield (
+            upstream,
+            proxy,
+            {"client": psutil.Process(), "upstream": psutil.Process(first.pid), "proxy": psutil.Process(second.pid)},
+        )
     finally:
         for process in (second, first):
             process.terminate()
@@ -293,35 +308,49 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"nobody listens on port {port}")
 
 
-def report(
-    rows: list[list[str]], num_requests: int, counts: Counter[str], crowd_s: float, samples: Any, num: int
-) -> str:
-    header = ["milliseconds", "first token p50", "first token p99", "whole p50", "whole p99", "CPU a request", "failed"]
-    known = ", ".join(f"{count} x {status}" for status, count in sorted(counts.items()))
+HEADER = ("milliseconds", "requests/s", "first token p50", "p99", "between tokens p50", "p99", "whole p50", "p99")
+
+
+def report(revision: str, command: str, load: float, rows: list[Row], crowd_line: str, growing: Growth | None) -> str:
+    bare, new, _ = rows
+    gear = " and ".join(f"{new.cpu_ms(name):.1f} ms by the {name}" for name in ("client", "upstream"))
     lines = [
         "# The proxy: overhead, a crowd, growth",
         "",
-        f"`python tests/benchmarks/proxy.py`, {platform.python_version()}, {os.cpu_count()} cores, load before the run "
-        f"{os.getloadavg()[0]:.1f}. Upstream, proxy and client share these cores.",
+        f"`{command}` at commit {revision}, {hardware()}, load before the run {load:.1f}. Upstream, proxy and client "
+        "share these cores.",
         "",
-        f"{NUM_STREAMS} streams at a time, {num_requests} requests a row, {NUM_TOKENS} tokens each at "
-        f"{1 / TOKEN_S:.0f} tokens/s; {NUM_CHUNKS:,} chunks; in brackets what the proxy adds. "
-        f"Aim for a first token: +{AIM['p50']} (p50), +{AIM['p99']} (p99).",
+        f"{NUM_STREAMS} streams at a time (each client asks again as soon as it is answered), {len(bare.answers)} "
+        f"requests a row in {NUM_ROUNDS} turns, {NUM_TOKENS} tokens each at {1 / TOKEN_S:.0f} tokens/s; {NUM_CHUNKS:,} "
+        "chunks; in brackets what the proxy adds, percentile less percentile. A percentile q of n values is number "
+        "floor(q n), counted from 0 in ascending order. Aim for a first token: "
+        f"{AIM['p50']:+} (p50), {AIM['p99']:+} (p99).",
         "",
-        table(header, rows),
+        table([*HEADER, "CPU of the proxy a request", "failed"], [row.cells(bare) for row in rows]),
         "",
-        f"{CROWD:,} requests at the same moment: {known} within {crowd_s:.0f} s. 429 is the proxy's own refusal "
-        "(64 at work, 256 waiting), with Retry-After.",
+        f"The measuring itself took {gear} a request.",
         "",
+        crowd_line,
+        "",
+        *(growing.report() if growing else []),
     ]
-    if samples:
-        lines += [
-            f"{samples[-1][0] - samples[0][0]:.1f} minutes of the same load, {num:,} requests: {samples[0][1]:.0f} MiB "
-            f"after the warm-up, {max(size for _, size in samples):.0f} at most, {samples[-1][1]:.0f} at the end; "
-            f"{slope(samples):+.2f} MiB a minute over the second half.",
-            "",
-        ]
     return "\n".join(lines)
+
+
+async def measure(options: argparse.Namespace, folder: Path, command: str) -> str:
+    revision, load = commit(), os.getloadavg()[0]
+    with processes(folder) as (upstream, proxy, running):
+        rows = await overhead(upstream, proxy, running, options.requests)
+        start = time.monotonic()
+        counts = await crowd(proxy)
+        known = ", ".join(f"{count} x {status}" for status, count in sorted(counts.items()))
+        crowd_line = (
+            f"{CROWD:,} requests at the same moment: {known} within {time.monotonic() - start:.0f} s. 429 is the "
+            "proxy's own refusal (64 at work, 256 waiting), with Retry-After."
+        )
+        print(crowd_line, flush=True)
+        growing = await growth(proxy, running["proxy"], folder, options.minutes) if options.minutes else None
+    return report(revision, command, load, rows, crowd_line, growing)
 
 
 def main() -> None:
@@ -333,18 +362,13 @@ def main() -> None:
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role == "upstream":
-        return run_upstream(options.upstream_port)
+        return serve_words(options.upstream_port)
     if options.role == "proxy":
         return run_proxy(options.port, options.upstream_port, options.folder)
+    command = " ".join(["python tests/benchmarks/proxy.py", *sys.argv[1:]])
     with tempfile.TemporaryDirectory() as name:
         write_index(Workspace(ROOT, Path(name)))
-        with processes(Path(name)) as (upstream, proxy, process):
-            rows = asyncio.run(overhead(upstream, proxy, process, options.requests))
-            start = time.monotonic()
-            counts = asyncio.run(crowd(proxy))
-            crowd_s = time.monotonic() - start
-            samples, num = asyncio.run(growth(proxy, process, options.minutes)) if options.minutes else ([], 0)
-        text = report(rows, options.requests, counts, crowd_s, samples, num)
+        text = uvloop.run(measure(options, Path(name), command))
     write_text(options.out, text)
     print(text)
     return None

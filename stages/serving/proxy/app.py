@@ -51,12 +51,9 @@ class EventStream(StreamingResponse):
         self._resources = answering.resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._resources:
-            await super().__call__(scope, receive, send)
-
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(self.body_iterator):  # type: ignore[type-var]  # a generator
-            await super().stream_response(send)
+        """Without Starlette's look-out for a client that leaves: the Doorkeeper has one."""
+        async with self._resources, aclosing(self.body_iterator):  # type: ignore[type-var]  # a generator
+            await self.stream_response(send)
 
 
 def build_app(service: Service) -> ASGIApp:

@@ -77,26 +77,33 @@ class Exchange:
 
     def __init__(self, send: Send, client_timeout_s: float) -> None:
         self._send, self._timeout_s = send, client_timeout_s
+        self._sending_since: float | None = None
         self.status = 0
         self.is_complete = False
 
     async def send(self, message: Message) -> None:
-        """Raises ConnectionError where the client does not take it in time."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
+        elif not message.get("more_body", False):
             self.is_complete = True
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._send(message)
-        except TimeoutError as error:
-            raise ConnectionAbortedError("the client takes nothing") from error
+        self._sending_since = time.monotonic()
+        await self._send(message)
+        self._sending_since = None
+
+    @property
+    def patience_s(self) -> float:
+        """How long the client may go on taking nothing; below 0 it has taken too long."""
+        if self._sending_since is None:
+            return self._timeout_s
+        return self._timeout_s - (time.monotonic() - self._sending_since)
 
     async def refuse(self, error: ApiError) -> None:
+        """Raises TimeoutError where the client does not take it in time."""
         from starlette.responses import JSONResponse
 
         response = JSONResponse(error.body(), error.status, error.headers)
-        await response({"type": "http"}, _nothing, self.send)
+        async with asyncio.timeout(self._timeout_s):
+            await response({"type": "http"}, _nothing, self.send)
 
 
 async def _while_client_stays(
@@ -104,7 +111,8 @@ async def _while_client_stays(
 ) -> None:
     """Runs the application on a request whose body has been read; cancels it when the client leaves.
 
-    Raises ConnectionError where it left.
+    Raises ConnectionError where it left, or took nothing for too long. One look after each `patience_s`, as a timeout
+    around each piece of a stream would cost as much as the piece.
     """
     given = False
 
@@ -118,8 +126,9 @@ async def _while_client_stays(
     work = asyncio.ensure_future(app(scope, replay, exchange.send))
     watch = asyncio.ensure_future(_until_gone(receive))
     try:
-        await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
-        if exchange.is_complete:  # uvicorn says "disconnect" then, too
+        while not work.done() and not watch.done() and (patience_s := exchange.patience_s) > 0:
+            await asyncio.wait([work, watch], timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done() and exchange.is_complete:  # uvicorn says "disconnect" then, too
             await asyncio.wait([work])
     finally:
         for task in (work, watch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import typer
@@ -18,6 +19,8 @@ def serve(service: Service) -> None:
     """Serves until it is interrupted. Raises ConfigError where the address is taken, DataError as Service.start."""
     from uvicorn.loops.auto import auto_loop_factory
 
+    if service.only_embeds:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a question is little work; more threads would wait for cores
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop, where there is one
         runner.run(_serve(service))
 

@@ -53,7 +53,7 @@ class Stats:
         self.retrieval_s: deque[float] = deque(maxlen=window)
         self.first_token_s: deque[float] = deque(maxlen=window)
         self.recent: deque[Recent] = deque(maxlen=self.settings.num_recent)
-        self._tokens: deque[tuple[float, int]] = deque(maxlen=100_000)
+        self._tokens: deque[tuple[float, int]] = deque()  # of the last minute
         self.registry = CollectorRegistry()
         labels = ["endpoint", "status"]
         self._counter = Counter("groundtune_requests", "Requests answered.", labels, registry=self.registry)
@@ -75,6 +75,7 @@ class Stats:
     def wrote(self, num_prompt_tokens: int, num_completion_tokens: int) -> None:
         self.num_prompt_tokens += num_prompt_tokens
         self.num_completion_tokens += num_completion_tokens
+        self._forget_older()
         self._tokens.append((time.monotonic(), num_completion_tokens))
         self._tokens_counter.labels("prompt").inc(num_prompt_tokens)
         self._tokens_counter.labels("completion").inc(num_completion_tokens)
@@ -107,8 +108,12 @@ class Stats:
         return time.monotonic() - self.started_s
 
     def _tokens_of_last_minute(self) -> int:
-        since = time.monotonic() - MINUTE_S
-        return sum(count for at, count in self._tokens if at >= since)
+        self._forget_older()
+        return sum(count for _, count in self._tokens)
+
+    def _forget_older(self) -> None:
+        while self._tokens and self._tokens[0][0] < time.monotonic() - MINUTE_S:
+            self._tokens.popleft()
 
 
 def quantiles(times: Iterable[float]) -> dict[str, float]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stages.core.errors import ConfigError
 from stages.serving.proxy.errors import ApiError, invalid
-from stages.serving.proxy.event_stream import read_events
+from stages.serving.proxy.event_stream import EventReader
 from stages.serving.proxy.settings import Upstream as Settings
 from stages.serving.proxy.settings import key_from
 from stages.serving.proxy.upstream import Job, Piece
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FINISH_REASONS = ("stop", "length", "content_filter")
 KEEP_S = 4.0  # of an idle connection: servers close theirs after 5
-GRACE_S = 0.1
 DRAIN_S = 0.2  # after [DONE], for the connection to be used again
 MAX_RETRY_AFTER_S = 3600
 MAX_ERROR_BYTES = 65_536
@@ -37,6 +36,7 @@ class OpenAIUpstream:
 
     def __init__(self, settings: Settings) -> None:
         import httpx
+        from httpx_aiohttp import AiohttpTransport
 
         self.settings = settings
         self.takes_images = settings.images
@@ -46,11 +46,12 @@ class OpenAIUpstream:
             if not key:
                 raise ConfigError(f"{settings.api_key_env} is not set; it should hold the key of {settings.base_url}")
             headers["Authorization"] = f"Bearer {key}"
+        limits = httpx.Limits(max_connections=0, keepalive_expiry=KEEP_S)  # 0: as many as there are requests
         self.client = httpx.AsyncClient(
             base_url=settings.base_url.rstrip("/") + "/",
             headers=headers,
             timeout=httpx.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_S),
+            transport=AiohttpTransport(limits=limits, trust_env=False),
             trust_env=False,
         )
 
@@ -73,33 +74,26 @@ class OpenAIUpstream:
                     yield replace(piece, index=index)
 
     async def _answer(self, job: Job) -> AsyncGenerator[Piece, None]:
+        import aiohttp
         import httpx
 
-        deadline = asyncio.get_running_loop().time() + self.settings.total_timeout_s
+        watch, answer = _Watch(self.settings), _Answer(job.sampling.num_choices)
         try:
             request = self.client.build_request("POST", "chat/completions", json=self._body(job))
-            async with aclosing(await self._send(request)) as response:
+            async with aclosing(await self.client.send(request, stream=True)) as response, watch.over(response):
                 await _check(response)
-                chunks = _until(response.aiter_raw(), deadline)
-                async with aclosing(chunks), aclosing(_pieces(chunks, job.sampling.num_choices)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-        except (httpx.TransportError, TimeoutError) as error:
+                async with aclosing(response.aiter_raw()) as chunks:  # type: ignore[type-var]  # a generator
+                    async for chunk in chunks:
+                        watch.pause()
+                        for piece in answer.read(chunk):
+                            yield piece
+                        watch.listen()
+                        if answer.is_done:
+                            break
+                    answer.check_complete()
+                    await _drain(chunks)
+        except (httpx.TransportError, aiohttp.ClientError, TimeoutError) as error:
             raise _transport_error(error) from error
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """The response up to its body. Who is cancelled waits for up to GRACE_S: httpcore 1.0 loses a connection, open,
-        whose request is cancelled between being connected and being sent."""
-        sending = asyncio.ensure_future(self.client.send(request, stream=True))
-        try:
-            return await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            await asyncio.wait([sending], timeout=GRACE_S)
-            sending.cancel()
-            await asyncio.wait([sending])
-            if not sending.cancelled() and sending.exception() is None:
-                await sending.result().aclose()
-            raise
 
     def _body(self, job: Job) -> dict[str, Any]:
         sampling = job.sampling
@@ -127,39 +121,90 @@ def _choice_of(job: Job, index: int) -> Job:
     return replace(job, sampling=alone)
 
 
-async def _until(chunks: AsyncIterator[bytes], deadline: float) -> AsyncGenerator[bytes, None]:
-    """Raises TimeoutError at the deadline (of the loop's clock)."""
-    while True:
+class _Watch:
+    """Closes a response that is silent for too long, or goes on for too long: who reads it gets TimeoutError.
+
+    One timer for all of it, as a timeout around each chunk would cost as much as the chunk. aiohttp's own for silence
+    stays off once a body's framing is broken (3.14), and the reader would wait forever.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._silence_s = settings.read_timeout_s
+        self._deadline = self._loop.time() + settings.total_timeout_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: list[asyncio.Task[None]] = []
+        self._listening_since: float | None = None
+
+    def listen(self) -> None:
+        """From now on something is waited for."""
+        self._listening_since = self._loop.time()
+
+    def pause(self) -> None:
+        """Now the client is waited for."""
+        self._listening_since = None
+
+    @asynccontextmanager
+    async def over(self, response: httpx.Response) -> AsyncIterator[None]:
+        self.listen()
+        self._look(response)
         try:
-            async with asyncio.timeout_at(deadline):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        yield chunk
+            yield
+        except Exception as error:
+            if self._closing:
+                raise TimeoutError from error
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            await asyncio.gather(*self._closing)
+
+    def _look(self, response: httpx.Response) -> None:
+        now = self._loop.time()
+        since = now if self._listening_since is None else self._listening_since
+        limit = min(self._deadline, since + self._silence_s)
+        if now < limit:
+            self._timer = self._loop.call_at(limit, self._look, response)
+        else:
+            self._closing.append(self._loop.create_task(response.aclose()))
 
 
-async def _pieces(chunks: AsyncGenerator[bytes, None], num_choices: int) -> AsyncGenerator[Piece, None]:
-    begun: set[int] = set()
-    finished: set[int] = set()
-    try:
-        async with aclosing(read_events(chunks)) as events:  # type: ignore[type-var]  # it is a generator
-            async for event in events:
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Reads what comes after [DONE], so that the connection can be used again."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in chunks:
+                pass
+
+
+class _Answer:
+    """The pieces of an event stream."""
+
+    def __init__(self, num_choices: int) -> None:
+        self.is_done = False
+        self._events, self._num_choices = EventReader(), num_choices
+        self._begun, self._finished = set[int](), set[int]()
+
+    def read(self, chunk: bytes) -> Iterator[Piece]:
+        """Up to [DONE]. Raises ApiError for an event that tells of an error, and for what is no event."""
+        try:
+            for event in self._events.feed(chunk):
                 if event is None:
-                    break
-                for piece in _read_event(event, num_choices):
+                    self.is_done = True
+                    return
+                for piece in _read_event(event, self._num_choices):
                     if piece.text or piece.finish_reason:
-                        begun.add(piece.index)
+                        self._begun.add(piece.index)
                     if piece.finish_reason:
-                        finished.add(piece.index)
+                        self._finished.add(piece.index)
                     yield piece
-            if not finished or finished != begun:
-                raise ApiError(502, "upstream_cut", "the model's server broke off")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN_S):
-                    async for _ in events:
-                        pass
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ApiError(502, "upstream_garbage", "the model's server sent something that is no answer") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ApiError(502, "upstream_garbage", "the model's server sent something that is no answer") from error
+
+    def check_complete(self) -> None:
+        """Raises ApiError where a choice that was begun has no end."""
+        if not self._finished or self._finished != self._begun:
+            raise ApiError(502, "upstream_cut", "the model's server broke off")
 
 
 def _read_event(event: dict[str, Any], num_choices: int) -> Iterator[Piece]:
@@ -211,10 +256,12 @@ def _retry_after_s(response: httpx.Response) -> int:
 
 
 def _transport_error(error: Exception) -> ApiError:
-    import httpx
+    """By what aiohttp says: httpx_aiohttp calls any lost connection a timeout."""
+    import aiohttp
 
-    if isinstance(error, httpx.ConnectError):
+    cause = error if isinstance(error, TimeoutError) else error.__cause__
+    if isinstance(cause, aiohttp.ClientConnectorError):
         return ApiError(503, "upstream_unreachable", "the model's server cannot be reached")
-    if isinstance(error, httpx.TimeoutException | TimeoutError):
+    if isinstance(cause, TimeoutError):
         return ApiError(504, "upstream_timeout", "the model's server takes too long")
     return ApiError(502, "upstream_gone", "the model's server broke the connection")

@@ -115,6 +115,10 @@ class ScriptedUpstream:
         elif what == "too_long":
             message = f"This model's maximum context length is 512 tokens. {INNARDS}"
             await self._plain(writer, 400, json.dumps({"message": message}).encode(), b"application/json")
+        elif what == "no_http":
+            writer.write(b"\x16\x03\x01 this is another protocol\r\n\r\n")
+            await writer.drain()
+            raise ConnectionResetError
         elif what == "html":
             await self._plain(writer, 200, b"<html>busy</html>", b"text/html")
         else:
@@ -141,6 +145,8 @@ class ScriptedUpstream:
                 raise ConnectionResetError
             if what == "ended" and number == 3:
                 break
+            if what == "misframed" and number == 3:
+                writer.write(b"zz\r\n")
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()
             await asyncio.sleep(0)
@@ -188,10 +194,10 @@ class Proxy:
         return await self.client.post("/v1/chat/completions", json=chat(question, **changes))
 
     @property
-    def pooled(self) -> list[Any]:
-        """Connections to the server behind that are still held."""
-        pools = [remote.client._transport._pool for remote in self.service.catalogue.remotes.values()]
-        return [connection for pool in pools for connection in pool.connections]
+    def connectors(self) -> list[Any]:
+        """Who holds the connections to the server behind."""
+        sessions = [remote.client._transport.client for remote in self.service.catalogue.remotes.values()]
+        return [session.connector for session in sessions if session is not None]
 
 
 def chat(question: str = "About 3?", **changes: Any) -> dict[str, Any]:
@@ -262,9 +268,10 @@ async def proxy_running(make: Callable[..., Service], **changes: Any) -> AsyncIt
         proxy = Proxy(service, client, upstream, url)
         yield proxy
         await until(lambda: service.gate.num_active == 0 and service.gate.num_waiting == 0)
-        assert all(connection.is_idle() for connection in proxy.pooled), [c.info() for c in proxy.pooled]
+        connectors = proxy.connectors
+        assert not any(connector._acquired for connector in connectors)
         await until(lambda: upstream.num_open == 0)
-    assert proxy.pooled == []
+    assert not any(connector._conns for connector in connectors)
     await upstream.stop()
     await until(lambda: asyncio.all_tasks() <= before)
 

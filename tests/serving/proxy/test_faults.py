@@ -22,6 +22,7 @@ FAULTS = [
     ("garbage", 502, "upstream_garbage"),
     ("nonsense", 502, "upstream_garbage"),
     ("gone", 502, "upstream_gone"),
+    ("no_http", 502, "upstream_gone"),
 ]
 
 
@@ -81,6 +82,12 @@ async def test_a_server_that_falls_silent_in_a_stream_is_given_up(run_proxy: Any
         proxy.upstream.script = ["paused"]
         last = events(await proxy.ask(stream=True))[-1]
         assert last["error"]["code"] == "upstream_timeout"
+
+
+async def test_a_body_whose_framing_breaks_is_given_up(run_proxy: Any) -> None:
+    async with run_proxy(server={"read_timeout_s": 0.5}) as proxy:
+        proxy.upstream.script = ["misframed"]
+        assert events(await proxy.ask(stream=True))[-1]["error"]["type"] == "upstream_error"
 
 
 async def test_an_answer_that_takes_too_long_as_a_whole_is_given_up(run_proxy: Any) -> None:

@@ -29,6 +29,13 @@ from stages.core.workspace import ROOT, Workspace
 
 CONF = ROOT / "conf"
 PARAMS = ROOT / "params.yaml"
+WAYS_OUT = {  # of what is no fault of ours, and of no line in particular
+    errno.ENOSPC: "the disk is full{}; make room and run again",
+    errno.EDQUOT: "the disk's quota is used up{}; make room and run again",
+    errno.EROFS: "the disk takes no writing{}; mount it so that it does, and run again",
+    errno.EACCES: "no right to read or write{}; change the rights, or the user, and run again",
+    errno.EPERM: "not permitted{}; change the rights, or the user, and run again",
+}
 VARIANTS = "variants"  # of a section: name -> what differs
 
 
@@ -58,10 +65,10 @@ def stage_main(config_class: type[Any], run: Callable[[Any, Workspace], Any]) ->
         except GroundtuneError as error:
             raise SystemExit(f"{name}: error: {error}") from error
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in WAYS_OUT:
                 raise
             where = f" ({error.filename})" if error.filename else ""
-            raise SystemExit(f"{name}: error: the disk is full{where}; make room and run again") from error
+            raise SystemExit(f"{name}: error: {WAYS_OUT[error.errno].format(where)}") from error
 
     return main
 

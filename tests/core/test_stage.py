@@ -41,16 +41,23 @@ def test_a_missing_or_unknown_variant_is_refused(section: dict[str, object], var
         with_variant(section, variant, "s")
 
 
-def test_a_full_disk_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"the disk is full \(data/x.jsonl\); make room"),
+        (errno.EACCES, r"no right to read or write \(data/x.jsonl\); change the rights"),
+    ],
+)
+def test_what_the_system_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch, number: int, message: str) -> None:
     from stages import make_demo
 
     def full(config: object, workspace: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "data/x.jsonl")
+        raise OSError(number, "refused", "data/x.jsonl")
 
     full.__module__ = make_demo.__name__
     monkeypatch.setattr("sys.argv", ["make_demo"])
     for of_the_process in ("die_with_parent", "keep_read_only_files"):
         monkeypatch.setattr(f"stages.core.stage.{of_the_process}", lambda: None)
     monkeypatch.setattr("stages.core.stage.end_in_one_line", lambda name: None)
-    with pytest.raises(SystemExit, match=r"make_demo: error: the disk is full \(data/x.jsonl\); make room"):
+    with pytest.raises(SystemExit, match=f"make_demo: error: {message}"):
         stage_main(make_demo.Config, full)()

@@ -41,8 +41,9 @@ class LocalUpstream:
     async def stream(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The choices side by side. Raises ApiError for what the engine cannot do."""
         sampling = job.sampling
-        if sampling.presence_penalty or sampling.frequency_penalty:
-            raise invalid("this model takes no penalties", "presence_penalty", "not_supported")
+        for penalty in ("presence_penalty", "frequency_penalty"):
+            if getattr(sampling, penalty):
+                raise invalid("this model takes no penalties", penalty, "not_supported")
         pieces = self._engine.stream(
             job.model,
             job.prompt_ids,

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 
 EXTRAS = {"hydra_submitit_launcher": "slurm", "hydra_ray_launcher": "ray"}  # package -> extra that installs it
+RAY_ADDRESS = "hydra.launcher.ray.init.address"
 
 
 def _launcher(sweeper: Any, folder: str) -> Any:
@@ -36,9 +37,9 @@ def _launcher(sweeper: Any, folder: str) -> Any:
         extra = next((extra for package, extra in EXTRAS.items() if package in target), "")
         hint = f"; install it with `pip install 'groundtune[{extra}]'`" if extra else ""
         raise SystemExit(f"{sweeper.trial.stage}: error: {target} is not installed{hint}") from error
-    address = OmegaConf.select(config, "hydra.launcher.ray.init.address")
+    address = OmegaConf.select(config, RAY_ADDRESS)
     if address not in (None, "local"):
-        require_cluster(address)
+        require_cluster(address, RAY_ADDRESS)
     return launcher
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import socket
+import subprocess
+import sys
 
 from stages.core.errors import ConfigError
 
-ANSWER_WITHIN_S = 5.0
 
-
-def require_cluster(address: str) -> None:
-    """address: HOST:PORT of a head node. Raises ConfigError where nobody answers there."""
-    host, _, port = address.rpartition(":")
+def require_cluster(address: str, key: str, within_s: float = 30.0) -> None:
+    """address: HOST:PORT of a head node. Raises ConfigError, naming the setting `key`, where none answers in time."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        socket.create_connection((host, int(port)), ANSWER_WITHIN_S).close()
-    except (OSError, ValueError) as error:
+        code = subprocess.run(command, capture_output=True, timeout=within_s, check=False).returncode
+    except subprocess.TimeoutExpired:
+        code = 1
+    if code:
         raise ConfigError(
-            f"no Ray cluster at {address} ({error}): "
-            "start its head with `ray start --head`, or say where that is as HOST:PORT"
-        ) from error
+            f"{key}: no Ray cluster answers at {address} within {within_s:g} s; start one (`ray start --head`, and "
+            "`ray start --address=...` on this machine), or say where it is as HOST:PORT"
+        )

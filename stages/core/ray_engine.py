@@ -11,7 +11,6 @@ import os
 import pickle
 import secrets
 import signal
-import subprocess
 import sys
 import threading
 import warnings
@@ -22,6 +21,7 @@ from typing import Any
 from stages.core.engine import Batch, Engine, Result
 from stages.core.errors import ConfigError, DataError, GroundtuneError
 from stages.core.process import quiet_environment
+from stages.core.ray_cluster import require_cluster
 from stages.core.workspace import ROOT
 
 LOOPBACK = "127.0.0.1"
@@ -131,25 +131,11 @@ def _start(engine: Engine) -> None:
         own = {"include_dashboard": False, "num_cpus": num_cpus, "_node_ip_address": LOOPBACK}
         ray.init(address="local", **own, **options)
         return
-    _check_answers(engine)
+    require_cluster(engine.address, "engine.address", engine.connect_timeout_s)
     try:
         ray.init(address=engine.address, runtime_env={"py_modules": [str(ROOT / "stages")]}, **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ConfigError(f"engine.address: {engine.address}: {_first_line(error)}") from error
-
-
-def _check_answers(engine: Engine) -> None:
-    """Raises ConfigError where no cluster answers in time; `ray.init` alone would try for many minutes."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", engine.address]
-    try:
-        code = subprocess.run(command, capture_output=True, timeout=engine.connect_timeout_s, check=False).returncode
-    except subprocess.TimeoutExpired:
-        code = 1
-    if code:
-        raise ConfigError(
-            f"engine.address: no Ray cluster answers at {engine.address} within {engine.connect_timeout_s:g} s; start "
-            "one (`ray start --head`, and `ray start --address=...` on this machine), or leave the address empty"
-        )
 
 
 def _check_room(engine: Engine, nodes: Sequence[dict[str, Any]]) -> None:

@@ -25,6 +25,7 @@ INFRASTRUCTURE = {
         "lockfile",
         "process",
         "progress",
+        "ray_cluster",
         "ray_engine",
         "read_only",
         "stage",

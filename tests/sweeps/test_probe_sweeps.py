@@ -130,7 +130,10 @@ def test_a_ray_cluster_that_is_not_there_is_one_error(checkout: Path, sweep: Run
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray is not installed")
     done = sweep("probe.value=1,2", "hydra/launcher=ray_cluster", "hydra.launcher.ray.init.address=127.0.0.1:1")
     assert done.returncode == 1
-    assert "probe: error: no Ray cluster at 127.0.0.1:1 (" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "probe: error: hydra.launcher.ray.init.address: no Ray cluster answers at 127.0.0.1:1 " in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert not list(checkout.glob("runs/probe/*/*/started.txt"))
 
 

@@ -60,6 +60,8 @@ bench: setup
 	python tests/benchmarks/knowledge_base.py
 	python tests/benchmarks/ingest.py
 	python tests/benchmarks/local_engine.py
+	python tests/benchmarks/proxy.py
+	python tests/benchmarks/sweep.py
 	python tests/benchmarks/interruption.py --kills 60
 	python tests/benchmarks/ddp.py
 

@@ -84,9 +84,12 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"not up after {START_S} s: {log.read_text()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_here() -> Iterator[Engine]:
-    """An engine of two workers on a Ray that all tests share, as it takes many seconds to start."""
+    """An engine of two workers on a Ray that a module's tests share, as it takes seconds to start.
+
+    It ends with the module: others kill, or count, the children of this process.
+    """
     if not importlib.util.find_spec("ray"):
         pytest.skip("the extra ray is not installed")
     from stages.core.ray_engine import connected

@@ -33,8 +33,9 @@ class CurveRow:
     parts: dict[str, float] = field(default_factory=dict)
 
     def columns(self) -> dict[str, float]:
+        """Parts by name: a training that was resumed has them in another order than one that was not."""
         values = asdict(self)
-        return values | values.pop("parts")  # type: ignore[no-any-return]
+        return values | dict(sorted(values.pop("parts").items()))
 
 
 def write_curve(path: Path, rows: Sequence[CurveRow]) -> None:

@@ -18,6 +18,12 @@ def test_the_file_is_csv_with_six_digits(tmp_path: Path) -> None:
     )
 
 
+def test_parts_stand_in_one_order(tmp_path: Path) -> None:
+    for parts in ({"eval_token": 1.0, "eval_number": 2.0}, {"eval_number": 2.0, "eval_token": 1.0}):
+        write_curve(tmp_path / "curve.csv", [CurveRow(21, 1.0, 1.9, 1.7, 0.002, 0.61, 14205.4, parts)])
+        assert (tmp_path / "curve.csv").read_text().splitlines()[0].endswith("tokens_per_s,eval_number,eval_token")
+
+
 def test_once_an_epoch() -> None:
     assert evaluation_steps(21, 3, 1.0) == [21, 42, 63]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
@@ -20,17 +21,23 @@ HALF_LOCK = "dvc.lock half written"
 
 def sights(folder: Path, stage: Stage, lock_bytes: int) -> list[str]:
     """Which of them there are; lock_bytes: the size of dvc.lock before."""
-    checkpoints = list((folder / ".cache" / "checkpoints").glob("**/checkpoint-*"))
+    found = _below(folder / ".cache" / "checkpoints")
+    checkpoints = [path for path in found if path.name.startswith("checkpoint-")]
     complete = [path for path in checkpoints if (path / "complete.json").exists()]
-    of_base = folder / ".cache" / "checkpoints" / "base_model"
+    of_base = [path.name for path in found if "base_model" in path.parts]
     halves = [path for output in stage.outputs for path in (folder / output).parent.glob(f".{Path(output).name}.tmp-*")]
     seen = {
-        HALF_CHECKPOINT: len(checkpoints) > len(complete) or any(of_base.glob("*/.last.tmp-*")),
-        PAST_CHECKPOINT: bool(complete) or any(of_base.glob("*/last")),
+        HALF_CHECKPOINT: len(checkpoints) > len(complete) or any(name.startswith(".last.tmp-") for name in of_base),
+        PAST_CHECKPOINT: bool(complete) or "last" in of_base,
         HALF_OUTPUT: bool(halves),
         HALF_LOCK: (folder / "dvc.lock").stat().st_size < lock_bytes,
     }
     return [name for name, there in seen.items() if there]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files and folders at any depth; those that go meanwhile may be missing, where Path.glob would raise."""
+    return [Path(place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files)]
 
 
 def stage_process(dvc: int) -> int:

@@ -79,7 +79,7 @@ def test_a_training_for_each_split_and_seed(workspace: Workspace, config: Callab
     note = json.loads((adapter / "adapter.json").read_text())
     assert (note["seed"], note["quantise"], note["loss"]["kind"], note["loss"]["weight"]) == (2, False, "crps", 10.0)
     curve = workspace.read("reports/contracts/train_regression/hybrid/curve.csv").read_text().splitlines()
-    assert curve[0].endswith("eval_token,eval_number,grad_norm_token,grad_norm_number") and len(curve) == 3
+    assert curve[0].endswith("eval_number,eval_token,grad_norm_number,grad_norm_token") and len(curve) == 3
     assert not list((workspace.inputs / ".cache/checkpoints").rglob("checkpoint-*"))
 
 

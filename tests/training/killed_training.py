@@ -75,7 +75,7 @@ def train(model_folder: Path, output: Path) -> None:
     lora_config = Lora(r=4, alpha=8, dropout=0.1, modules=["q_proj", "gate_proj"])
     root = output / "checkpoints"
     with sft.train_lora(
-        model, tokenizer, rows[:19], rows[19:], lora_config, training, seed=3, base_sha256="", checkpoint_root=root
+        model, tokenizer, rows[:19], rows[19:], lora_config, training, seed=5, base_sha256="", checkpoint_root=root
     ) as trained:
         adapter = output / "adapter"
         adapter.mkdir(parents=True, exist_ok=True)

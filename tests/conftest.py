@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from stages.core.engine import Engine
 
@@ -62,9 +62,7 @@ def transformers_serve(tmp_path: Path) -> Iterator[Callable[[Path], tuple[str, s
     processes = []
 
     def serve(model: Path) -> tuple[str, subprocess.Popen[bytes]]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         (tmp_path / "hf" / "hub").mkdir(parents=True)
         environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
         command = [Path(sys.executable).with_name("transformers"), "serve", model, "--port", str(port)]

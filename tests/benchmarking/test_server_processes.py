@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from stages.benchmarking.measuring import measure
 from stages.benchmarking.own_server import own_server
@@ -24,12 +24,6 @@ from stages.core.errors import DataError
 from stages.core.workspace import Workspace
 
 START_S = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_process_that_listens_is_found_on_this_machine_only(server: Any) -> None:

@@ -28,7 +28,7 @@ from kills import Outcome, kill_and_run_again  # noqa: E402
 from pipeline import commit, hardware  # noqa: E402
 from small_clone import SMALL, Clone, Stage, build_clone, working_tree  # noqa: E402
 
-from stages.core.atomic import write_text  # noqa: E402
+from stages.core.atomic import write_json, write_text  # noqa: E402
 from stages.core.fingerprint import fingerprint  # noqa: E402
 from stages.evaluation.markdown import inline, table  # noqa: E402
 
@@ -55,7 +55,7 @@ def built_clone(folder: Path) -> Clone:
     print("building the pipeline once, without a kill (about 10 min) ...", flush=True)
     clone = build_clone(folder, [*SMALL, *MORE])
     stages_now = {name: asdict(stage) for name, stage in clone.stages.items()}
-    note.write_text(json.dumps({"stages": stages_now, "digests": clone.digests}), encoding="utf-8")
+    write_json(note, {"stages": stages_now, "digests": clone.digests})
     return clone
 
 

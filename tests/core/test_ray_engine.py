@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -132,14 +131,15 @@ def test_nothing_stays_behind_where_the_stage_is_killed(tmp_path: Path, number: 
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def port() -> int:
+    from ports import free_port  # not above: the workers import this module, and do not know the folder tests/
+
+    return free_port()
 
 
-def test_a_cluster_gets_our_code(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+def test_a_cluster_gets_our_code(tmp_path: Path, port: int) -> None:
+    address = f"127.0.0.1:{port}"
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
@@ -166,8 +166,8 @@ def test_a_cluster_gets_our_code(tmp_path: Path) -> None:
         head.wait(timeout=60)
 
 
-def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
-    process = probe(tmp_path, repr({"address": f"127.0.0.1:{free_port()}", "connect_timeout_s": 3}))
+def test_a_cluster_that_does_not_answer(tmp_path: Path, port: int) -> None:
+    process = probe(tmp_path, repr({"address": f"127.0.0.1:{port}", "connect_timeout_s": 3}))
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "engine.address: no Ray cluster answers at 127.0.0.1:" in stderr

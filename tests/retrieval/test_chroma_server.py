@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ports import free_port
 
 from stages.core.errors import ConfigError, DataError
 from stages.core.schema import ChromaServer, Retrieval
@@ -25,12 +26,6 @@ from stages.retrieval.search import Searcher
 from tests.retrieval.test_search import brief, random_index
 
 START_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from tests.sweeps.conftest import command, copy_checkout
 
@@ -23,12 +23,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 START = ["--block", "--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start_node(checkout: Path, *arguments: str) -> subprocess.Popen[bytes]:

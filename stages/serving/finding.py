@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.core.schema import Embedder, Retrieval
 from stages.core.workspace import Workspace
 from stages.knowledge.records import IndexRecord
 from stages.retrieval.documents import Document, join_siblings
 from stages.retrieval.embedding import Encoder, Float32
+
+if TYPE_CHECKING:
+    from stages.retrieval.search import Hit
 
 SPARE = 4  # hits looked at for each that is wanted, as some repeat a text
 NUM_RESTRICTIONS = 64  # whose records are remembered; clients make them up
@@ -95,7 +99,7 @@ class DocumentFinder:
     def find(self, question: str, below: str = "") -> list[Document]:
         """`find_near` for one question, as configured."""
         wanted = Wanted(self.top_k, self.max_distance, self.num_siblings, below)
-        return self.find_near(question, self.encoder.encode_queries([question])[0], wanted)
+        return self.find_near([question], self.encoder.encode_queries([question]), wanted)[0]
 
     @property
     def encoder(self) -> Encoder:
@@ -104,21 +108,24 @@ class DocumentFinder:
         encoder: Encoder = self._encoder
         return encoder
 
-    def find_near(self, question: str, vector: Float32, wanted: Wanted) -> list[Document]:
-        """The nearest records within `max_distance`, with their siblings; [] where nothing is near.
+    def find_near(self, questions: Sequence[str], vectors: Float32, wanted: Wanted) -> list[list[Document]]:
+        """For each question the nearest records within `max_distance`, with their siblings; [] where nothing is near.
 
-        vector: float32[D], the question's by `encoder`. Of records with the same text only the nearest counts: two
+        vectors: float32[Q, D], the questions' by `encoder`. Of records with the same text only the nearest counts: two
         questions often share an answer.
         """
         self.load()
-        (hits,) = self._searcher.search(
-            vector[None],
-            [question],
+        found = self._searcher.search(
+            vectors,
+            questions,
             wanted.top_k * SPARE,
             kinds=self._filter,
             max_distance=wanted.max_distance,
-            exclude=[self._outside(wanted)] if wanted.below or wanted.sources else None,
+            exclude=[self._outside(wanted)] * len(questions) if wanted.below or wanted.sources else None,
         )
+        return [self._documents(hits, wanted) for hits in found]
+
+    def _documents(self, hits: Sequence[Hit], wanted: Wanted) -> list[Document]:
         distinct = {hit.record.text: hit for hit in reversed(hits)}  # the nearest is written last
         nearest = [hit for hit in hits if distinct[hit.record.text] is hit]
         return join_siblings(nearest[: wanted.top_k], lambda record: self._siblings(record, wanted.num_siblings))

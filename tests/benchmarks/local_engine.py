@@ -19,10 +19,11 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pipeline import ROOT, commit, hardware
@@ -38,6 +39,7 @@ from stages.serving.models import Models
 
 NUM_CLIENTS, NUM_CONVERSATIONS, AIM = 16, 24, 3.0
 Texts = list[str]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,25 @@ WAYS: dict[str, Callable[[Models, Load], Texts]] = {
 }
 
 
+def alone(work: Callable[[], Result]) -> Result:
+    """In a thread that ends: as soon as two threads of a process have OpenMP threads of their own, all of them sleep
+    at each barrier instead of spinning (libgomp: more threads than cores), and whoever comes second is slower."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
+
+
 def measure(models: Models, load: Load, num_rounds: int) -> list[str]:
     """A row for each way: medians over the rounds, and ratios within each round."""
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     texts: dict[str, Texts] = {}
     for way in WAYS.values():
-        way(models, Load(load.name, load.model, load.prompts[:2], 4))  # what happens at the first call only
+        alone(
+            partial(way, models, Load(load.name, load.model, load.prompts[:2], 4))
+        )  # what happens at the first call only
     for _ in range(num_rounds):
         for name, way in WAYS.items():
             start_s = time.perf_counter()
-            texts[name] = way(models, load)
+            texts[name] = alone(partial(way, models, load))
             times[name].append(time.perf_counter() - start_s)
     first = next(iter(WAYS))
     tokenizer = models.load(load.model).tokenizer
@@ -221,9 +232,9 @@ def main() -> None:
     section: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["chat"]
     config = parse_section(Config, section, "chat")
     models = Models(Workspace(), config.model, config.prompt, "demo")
-    busy, found = os.getloadavg()[0], loads(models, options.num_prompts)
+    busy, found = os.getloadavg()[0], alone(partial(loads, models, options.num_prompts))
     rows = [row for load in found for row in measure(models, load, options.num_rounds)]
-    talks = conversations(models, NUM_CONVERSATIONS, options.num_rounds)
+    talks = alone(partial(conversations, models, NUM_CONVERSATIONS, options.num_rounds))
     text = report(rows, talks, list(map(described, found)), options.num_rounds, busy)
     (ROOT / "reports/bench/local_engine.md").write_text(text, encoding="utf-8")
     print(text)

@@ -3,8 +3,9 @@
     python tests/benchmarks/proxy.py                  overhead, 1,000 connections, ten minutes of load
     python tests/benchmarks/proxy.py --minutes 1
 
-Four processes: a scripted upstream that writes 48 tokens at 50 tokens/s a stream, the proxy over an index of 10,000
-chunks (random vectors; questions are really embedded), this client, and nothing else that should run beside them.
+A scripted upstream that writes 48 tokens at 50 tokens/s a stream, a proxy for each store over an index of 10,000 chunks
+(random vectors; questions are really embedded) of which one at a time has work, this client, and nothing else that
+should run beside them.
 Needs models/base/tiny (`dvc checkout`, or `dvc repro base_model`). Writes reports/bench/proxy.md.
 """
 
@@ -51,6 +52,7 @@ HUNG_S = 90.0
 SAMPLE_S = 10.0
 IDLE_S = 12.0  # until idle connections are closed
 SYLLABLES = [a + b for a in "bdgklmnprst" for b in "aeiou"]
+STORES = ("chroma", "faiss")  # the first one is what ships, and takes the crowd and the ten minutes
 AIM = {"p50": 10, "p99": 40}
 GROWTH_AT = (2, 5, 10)  # minutes
 
@@ -79,13 +81,14 @@ def write_index(workspace: Workspace) -> None:
     index.write(folder, {"embedder": embedder.name, "embedder_fingerprint": embedder_fingerprint(embedder)})
 
 
-def run_proxy(port: int, upstream_port: int, folder: Path) -> None:
+def run_proxy(port: int, upstream_port: int, folder: Path, store: str) -> None:
     """`groundtune serve` with the shipped settings, but for these."""
     from stages.serving.proxy.server import serve
     from stages.serving.proxy.service import Service
     from stages.serving.proxy.settings import Config
 
     chat = {**load_section("chat"), "domain": "bench", "kinds": ["book"], "max_distance": 2.0, "styles": []}
+    chat["retrieval"] = {**chat["retrieval"], "store": store}
     settings = {
         **load_section("serve"),
         "port": port,
@@ -128,9 +131,10 @@ def repeated_questions(draw: random.Random) -> Iterator[str]:
 
 @dataclass
 class Row:
-    """One way to ask, and what came of it over all rounds."""
+    """One way to ask, and what came of it over all rounds. process: which answers."""
 
     name: str
+    process: str
     port: int
     bodies: Iterator[bytes]
     answers: list[Answer] = field(default_factory=list)
@@ -142,7 +146,7 @@ class Row:
         self.answers += await closed_loop(self.port, self.bodies, NUM_STREAMS, num)
         self.elapsed_s += time.monotonic() - start_s
         self.cpu_s.update(cpu_s(processes) - before)
-        print(f"{self.name}: {self.figures()}, CPU {self.cpu_ms('proxy'):.1f} ms a request", flush=True)
+        print(f"{self.name}: {self.figures()}, CPU {self.cpu_ms(self.process):.1f} ms a request", flush=True)
 
     def figures(self) -> dict[str, float]:
         """Milliseconds."""
@@ -162,7 +166,7 @@ class Row:
         added = [f"{mine[key]:.1f} ({mine[key] - other[key]:+.1f})" for key in mine]
         plain = [f"{value:.1f}" for value in mine.values()]
         failed = sum(not answer.is_whole for answer in self.answers)
-        cpu = "" if self is bare else f"{self.cpu_ms('proxy'):.1f}"
+        cpu = "" if self is bare else f"{self.cpu_ms(self.process):.1f}"
         load = f"{len(self.answers) / max(1e-9, self.elapsed_s):.0f}"
         return [self.name, load, *(plain if self is bare else added), cpu, str(failed)]
 
@@ -172,16 +176,15 @@ def cpu_s(processes: dict[str, psutil.Process]) -> Counter[str]:
     return Counter({name: sum(process.cpu_times()[:2]) for name, process in processes.items()})
 
 
-async def overhead(upstream: int, proxy: int, processes: dict[str, psutil.Process], num: int) -> list[Row]:
-    """The upstream itself, the proxy with questions that are all new, and with questions that repeat; in turns."""
+async def overhead(ports: dict[str, int], processes: dict[str, psutil.Process], num: int) -> list[Row]:
+    """The upstream itself, each proxy with questions that are all new, and with questions that repeat; in turns."""
     draw = random.Random(SEED)
     content = "\n".join(sentence(draw, 20) for _ in range(6))  # as long as what the proxy puts there
-    rows = [
-        Row("the upstream itself", upstream, bodies(new_questions(draw), content)),
-        Row("proxy, every question new", proxy, bodies(new_questions(draw))),
-        Row(f"proxy, {NUM_REPEATED} questions repeated", proxy, bodies(repeated_questions(draw))),
-    ]
-    await closed_loop(proxy, bodies(new_questions(draw)), NUM_STREAMS, 4 * NUM_STREAMS)
+    rows = [Row("the upstream itself", "upstream", ports["upstream"], bodies(new_questions(draw), content))]
+    ways = {"every question new": new_questions, f"{NUM_REPEATED} questions repeated": repeated_questions}
+    for store in STORES:
+        rows += [Row(f"proxy, {store}, {way}", store, ports[store], bodies(asked(draw))) for way, asked in ways.items()]
+        await closed_loop(ports[store], bodies(new_questions(draw)), NUM_STREAMS, 4 * NUM_STREAMS)
     for _ in range(NUM_ROUNDS):
         for row in rows:
             await row.run(max(NUM_STREAMS, num // NUM_ROUNDS), processes)
@@ -275,23 +278,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def processes(folder: Path) -> Iterator[tuple[int, int, dict[str, psutil.Process]]]:
-    """Ports of upstream and proxy, and the processes by name; both run while the block does."""
-    upstream, proxy = free_port(), free_port()
-    command = [sys.executable, __file__, "--folder", str(folder), "--upstream-port", str(upstream)]
+def processes(folder: Path) -> Iterator[tuple[dict[str, int], dict[str, psutil.Process]]]:
+    """The upstream, and a proxy by the name of each store: their ports and processes; all run while the block does."""
+    ports = {name: free_port() for name in ("upstream", *STORES)}
+    command = [sys.executable, __file__, "--folder", str(folder), "--upstream-port", str(ports["upstream"])]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen([*command, "--role", "upstream"], env=environment)
-    second = subprocess.Popen([*command, "--role", "proxy", "--port", str(proxy)], env=environment)
+    started: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        for port, process in ((upstream, first), (proxy, second)):
-            _wait_for(port, process)
-        yield (
-            upstream,
-            proxy,
-            {"client": psutil.Process(), "upstream": psutil.Process(first.pid), "proxy": psutil.Process(second.pid)},
-        )
+        for name, port in ports.items():
+            role = ["upstream"] if name == "upstream" else ["proxy", "--port", str(port), "--store", name]
+            started[name] = subprocess.Popen([*command, "--role", *role], env=environment)
+            _wait_for(port, started[name])
+        running = {name: psutil.Process(process.pid) for name, process in started.items()}
+        yield ports, {"client": psutil.Process(), **running}
     finally:
-        for process in (second, first):
+        for process in started.values():
             process.terminate()
             process.wait()
 
@@ -312,7 +313,7 @@ HEADER = ("milliseconds", "requests/s", "first token p50", "p99", "between token
 
 
 def report(revision: str, command: str, load: float, rows: list[Row], crowd_line: str, growing: Growth | None) -> str:
-    bare, new, _ = rows
+    bare, new = rows[:2]
     gear = " and ".join(f"{new.cpu_ms(name):.1f} ms by the {name}" for name in ("client", "upstream"))
     lines = [
         "# The proxy: overhead, a crowd, growth",
@@ -339,17 +340,19 @@ def report(revision: str, command: str, load: float, rows: list[Row], crowd_line
 
 async def measure(options: argparse.Namespace, folder: Path, command: str) -> str:
     revision, load = commit(), os.getloadavg()[0]
-    with processes(folder) as (upstream, proxy, running):
-        rows = await overhead(upstream, proxy, running, options.requests)
+    with processes(folder) as (ports, running):
+        rows = await overhead(ports, running, options.requests)
         start = time.monotonic()
-        counts = await crowd(proxy)
+        counts = await crowd(ports[STORES[0]])
         known = ", ".join(f"{count} x {status}" for status, count in sorted(counts.items()))
         crowd_line = (
             f"{CROWD:,} requests at the same moment: {known} within {time.monotonic() - start:.0f} s. 429 is the "
             "proxy's own refusal (64 at work, 256 waiting), with Retry-After."
         )
         print(crowd_line, flush=True)
-        growing = await growth(proxy, running["proxy"], folder, options.minutes) if options.minutes else None
+        growing = (
+            await growth(ports[STORES[0]], running[STORES[0]], folder, options.minutes) if options.minutes else None
+        )
     return report(revision, command, load, rows, crowd_line, growing)
 
 
@@ -358,13 +361,19 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=NUM_REQUESTS, help="a row of the first table")
     parser.add_argument("--minutes", type=float, default=10.0, help="of load for the last measurement")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "bench" / "proxy.md")
-    for hidden, kind in (("--role", str), ("--port", int), ("--upstream-port", int), ("--folder", Path)):
+    for hidden, kind in (
+        ("--role", str),
+        ("--store", str),
+        ("--port", int),
+        ("--upstream-port", int),
+        ("--folder", Path),
+    ):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role == "upstream":
         return serve_words(options.upstream_port)
     if options.role == "proxy":
-        return run_proxy(options.port, options.upstream_port, options.folder)
+        return run_proxy(options.port, options.upstream_port, options.folder, options.store)
     command = " ".join(["python tests/benchmarks/proxy.py", *sys.argv[1:]])
     with tempfile.TemporaryDirectory() as name:
         write_index(Workspace(ROOT, Path(name)))

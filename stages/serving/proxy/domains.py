@@ -37,10 +37,9 @@ class ServedDomain:
         self.has_index = self._retired = False
         self._num_users = 0
 
-    def load_index(self) -> None:
+    async def load_index(self) -> None:
         """Raises DataError where there is none, or it was made with another embedder."""
-        self.retriever.finder.load()
-        self.retriever.finder.encoder.encode_queries(["the first one takes longer"])
+        await self.retriever.load()
         self.has_index = True
 
     def check_index(self) -> None:

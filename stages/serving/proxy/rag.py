@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from stages.generation.loading import load_tokenizer
 from stages.prompts.renderer import Renderer
@@ -34,7 +37,7 @@ class Prompt:
 
 
 class Retriever:
-    """Searches one index in a thread of its own; queries that come at the same time are embedded in one batch.
+    """Searches one index in a thread of its own; queries that come at the same time are embedded and searched together.
 
     The vectors of the last queries are kept: num_cached counts queries that needed no embedding, num_embedded the
     others.
@@ -47,6 +50,10 @@ class Retriever:
         self._vectors: OrderedDict[str, Float32] = OrderedDict()
         self._batches: Batcher[tuple[str, Wanted], list[Document]] = Batcher(self._find_all, MAX_BATCH, "retrieval")
 
+    async def load(self) -> None:
+        """Index and embedder. Raises DataError as DocumentFinder.load."""
+        await self._batches.call(self._load)
+
     async def find(self, query: str, wanted: Wanted) -> list[Document]:
         """Nearest first; [] where nothing is near."""
         return await self._batches.run((query, wanted))
@@ -57,6 +64,11 @@ class Retriever:
 
     async def close(self) -> None:
         await self._batches.close()
+
+    def _load(self) -> None:
+        self.finder.load()
+        _work_alone()
+        self.finder.encoder.encode_queries(["the first one takes longer"])
 
     def _embed(self, texts: Sequence[str], input_type: str) -> tuple[Float32, int]:
         encoder = self.finder.encoder
@@ -71,7 +83,12 @@ class Retriever:
 
     def _find_all(self, asked: Sequence[tuple[str, Wanted]]) -> list[list[Document]]:
         vectors = self._query_vectors([query for query, _ in asked])
-        return [self.finder.find_near(query, vectors[query], wanted) for query, wanted in asked]
+        found: dict[tuple[str, Wanted], list[Document]] = {}
+        for wanted in {wanted for _, wanted in asked}:
+            queries = list(dict.fromkeys(query for query, its in asked if its == wanted))
+            nearest = self.finder.find_near(queries, np.stack([vectors[query] for query in queries]), wanted)
+            found |= {(query, wanted): documents for query, documents in zip(queries, nearest, strict=True)}
+        return [found[one] for one in asked]
 
     def _query_vectors(self, queries: Sequence[str]) -> dict[str, Float32]:
         known = {query: self._vectors[query] for query in queries if query in self._vectors}
@@ -86,6 +103,22 @@ class Retriever:
         while len(self._vectors) > CACHED_QUERIES:
             self._vectors.popitem(last=False)
         return known
+
+
+def _work_alone() -> None:
+    """Gives this thread one OpenMP thread, unless OMP_NUM_THREADS says how many.
+
+    A question is little work. And where threads of a process have more OpenMP threads together than there are cores,
+    libgomp has all of them sleep at each barrier instead of spinning: a small model in the engine's thread would write
+    half as fast.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.get_num_threads()  # or torch would set its own number at its first work here
+    threadpool_limits(1, user_api="openmp")
 
 
 def fit(renderer: Renderer, conversation: Conversation, found: Sequence[Document], max_tokens: int) -> Prompt:

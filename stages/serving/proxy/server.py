@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import sys
 
 import typer
 
 from stages.core.errors import ConfigError
+from stages.serving.proxy.catalogue import settle
 from stages.serving.proxy.service import Service
 
 BACKLOG = 2048  # connections that wait to be accepted
 SHUTDOWN_S = 10  # for answers that are being written
+SWITCH_S = 0.0005  # the thread that embeds needs the interpreter for hundreds of moments, and would wait 5 ms for each
 
 
 def serve(service: Service) -> None:
     """Serves until it is interrupted. Raises ConfigError where the address is taken, DataError as Service.start."""
     from uvicorn.loops.auto import auto_loop_factory
 
-    if service.only_embeds:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a question is little work; more threads would wait for cores
+    sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop, where there is one
         runner.run(_serve(service))
 
@@ -34,6 +35,7 @@ async def _serve(service: Service) -> None:
     try:
         typer.echo("loading indexes and models", err=True)
         await service.start()
+        settle()
         host, port = listening.getsockname()[:2]
         for entry in service.catalogue.entries.values():
             where = f"{entry.domain.name}, {entry.upstream_model} of {entry.upstream_name}"

@@ -43,11 +43,6 @@ class Service:
         self.completions = Completions(config, self.catalogue, self.gate, self.stats)
         self.numbers = self._numbers(predict_section) if config.predict and predict_section else None
 
-    @property
-    def only_embeds(self) -> bool:
-        """Whether embedders are the only models in this process."""
-        return not self.catalogue.locals and self.numbers is None
-
     async def start(self) -> None:
         """Raises DataError for what is missing, or does not fit."""
         await self.catalogue.start()

@@ -134,10 +134,11 @@ def _add_others(app: FastAPI, service: Service) -> None:
     @app.post("/v1/predict", response_model=schema.Predictions, tags=["numbers"])
     async def predict(request: schema.PredictRequest) -> Any:
         """Numbers for pairs of texts, with intervals."""
-        if service.numbers is None:
+        numbers = service.find_numbers()
+        if numbers is None:
             raise ApiError(404, "no_task", "no regression task is served here")
         async with service.gate.place():
-            return JSONResponse(await service.numbers.predict(request, service.config.limits))
+            return JSONResponse(await numbers.predict(request, service.config.limits))
 
 
 def _add_status(app: FastAPI, service: Service) -> None:

@@ -41,7 +41,11 @@ class Service:
         self.gate = Gate(config.limits)
         self.catalogue = Catalogue(config, chat_section, workspace, finder)
         self.completions = Completions(config, self.catalogue, self.gate, self.stats)
-        self.numbers = self._numbers(predict_section) if config.predict and predict_section else None
+        section = predict_section if config.predict else None
+        self._predict_config = parse_section(PredictConfig, section(), "predict") if section else None
+        self.numbers: Numbers | None = None
+        if self._predict_config is not None and (flaw := self._find_numbers(self._predict_config)):
+            LOG.warning("/v1/predict is not served: %s", flaw)
 
     async def start(self) -> None:
         """Raises DataError for what is missing, or does not fit."""
@@ -69,9 +73,16 @@ class Service:
             },
         }
 
-    def _numbers(self, section: Callable[[], Mapping[str, Any]]) -> Numbers | None:
+    def find_numbers(self) -> Numbers | None:
+        """`numbers`; looked for again as long as there are none, as the task may have been evaluated by now."""
+        if self.numbers is None and self._predict_config is not None and not self._find_numbers(self._predict_config):
+            LOG.warning("/v1/predict is served from now on")
+        return self.numbers
+
+    def _find_numbers(self, config: PredictConfig) -> str:
+        """Why there are none; "" where there are."""
         try:
-            return Numbers(PairPredictor(parse_section(PredictConfig, section(), "predict"), self.workspace))
+            self.numbers = Numbers(PairPredictor(config, self.workspace))
         except DataError as error:
-            LOG.warning("/v1/predict is not served: %s", error)
-            return None
+            return str(error)
+        return ""

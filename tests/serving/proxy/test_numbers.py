@@ -52,6 +52,16 @@ async def test_without_a_task_there_are_none(run_proxy: Any) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (404, "no_task")
 
 
+async def test_a_task_that_is_evaluated_later(run_proxy: Any, pair_config: Any, alike: Any) -> None:
+    calibration = alike.outputs / "models/alike/calibration.json"
+    calibration.rename(calibration.with_suffix(".later"))
+    async with run_proxy(predict_section=asdict(pair_config)) as proxy:
+        response = await proxy.client.post("/v1/predict", json={"pairs": PAIRS})
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "no_task")
+        calibration.with_suffix(".later").rename(calibration)
+        assert [row["low"] for row in await predict(proxy)] == [1.5, 1.5]
+
+
 async def test_a_newer_calibration_and_model_are_taken(run_proxy: Any, pair_config: Any, alike: Any) -> None:
     adapter = alike.outputs / "models/alike/regression/ce/by_contract/seed-2"
     async with run_proxy(predict_section=asdict(pair_config)) as proxy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 
 import typer
 
@@ -14,14 +13,12 @@ from stages.serving.proxy.service import Service
 
 BACKLOG = 2048  # connections that wait to be accepted
 SHUTDOWN_S = 10  # for answers that are being written
-SWITCH_S = 0.0005  # the thread that embeds needs the interpreter for hundreds of moments, and would wait 5 ms for each
 
 
 def serve(service: Service) -> None:
     """Serves until it is interrupted. Raises ConfigError where the address is taken, DataError as Service.start."""
     from uvicorn.loops.auto import auto_loop_factory
 
-    sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop, where there is one
         runner.run(_serve(service))
 

@@ -7,17 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ports import free_port
+from ports import free_port, wait_until_up
 
 from stages.core.engine import Engine
 
-START_S = 120
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -69,24 +66,13 @@ def transformers_serve(tmp_path: Path) -> Iterator[Callable[[Path], tuple[str, s
         with open(tmp_path / "serve.log", "wb") as log:
             process = subprocess.Popen([*map(str, command), "--device", "cpu"], env=environment, stdout=log, stderr=log)
         processes.append(process)
-        _wait_for(f"http://127.0.0.1:{port}/health", process, tmp_path / "serve.log")
+        wait_until_up(f"http://127.0.0.1:{port}/health", process, tmp_path / "serve.log")
         return f"http://127.0.0.1:{port}/v1", process
 
     yield serve
     for process in processes:
         process.kill()
         process.wait()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(START_S * 4):
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.25)
-    raise AssertionError(f"not up after {START_S} s: {log.read_text()}")
 
 
 @pytest.fixture(scope="module")

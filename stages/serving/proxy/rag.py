@@ -67,7 +67,7 @@ class Retriever:
 
     def _load(self) -> None:
         self.finder.load()
-        _work_alone()
+        _use_one_thread()
         self.finder.encoder.encode_queries(["the first one takes longer"])
 
     def _embed(self, texts: Sequence[str], input_type: str) -> tuple[Float32, int]:
@@ -105,7 +105,7 @@ class Retriever:
         return known
 
 
-def _work_alone() -> None:
+def _use_one_thread() -> None:
     """Gives this thread one OpenMP thread, unless OMP_NUM_THREADS says how many.
 
     A question is little work. And where threads of a process have more OpenMP threads together than there are cores,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,6 @@ from stages.benchmarking.server_memory import ServerMemory, process_at
 from stages.benchmarking.settings import Config, Endpoint
 from stages.core.errors import DataError
 from stages.core.workspace import Workspace
-
-START_S = 120
 
 
 def test_the_process_that_listens_is_found_on_this_machine_only(server: Any) -> None:
@@ -73,29 +68,13 @@ def test_our_server_is_stopped_whatever_happens(workspace: Workspace) -> None:
 
 
 @pytest.fixture
-def real_server(tmp_path: Path) -> Iterator[tuple[str, str]]:
+def real_server(
+    tmp_path: Path, transformers_serve: Callable[[Path], tuple[str, subprocess.Popen[bytes]]]
+) -> tuple[str, str]:
     """`transformers serve` with a random Llama over characters: (base URL, the model's name)."""
-    if missing := [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]:
-        pytest.skip(f"transformers[serving] is not installed: no {', '.join(missing)}")
-    folder, port = tmp_path / "model", free_port()
+    folder = tmp_path / "model"
     _save_random_model(folder)
-    (tmp_path / "hf" / "hub").mkdir(parents=True)
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    command = [Path(sys.executable).with_name("transformers"), "serve", folder, "--port", port, "--device", "cpu"]
-    with open(tmp_path / "serve.log", "wb") as log:
-        process = subprocess.Popen([*map(str, command)], env=environment, stdout=log, stderr=log)
-    try:
-        for _ in range(START_S * 4):
-            assert process.poll() is None, (tmp_path / "serve.log").read_text()
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.25)
-        yield f"http://127.0.0.1:{port}/v1", str(folder)
-    finally:
-        process.kill()
-        process.wait()
+    return transformers_serve(folder)[0], str(folder)
 
 
 def _save_random_model(folder: Path) -> None:

@@ -129,10 +129,9 @@ def measure(models: Models, load: Load, num_rounds: int) -> list[str]:
     """A row for each way: medians over the rounds, and ratios within each round."""
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     texts: dict[str, Texts] = {}
+    first_calls = Load(load.name, load.model, load.prompts[:2], 4)  # what happens then only is not timed
     for way in WAYS.values():
-        alone(
-            partial(way, models, Load(load.name, load.model, load.prompts[:2], 4))
-        )  # what happens at the first call only
+        alone(partial(way, models, first_calls))
     for _ in range(num_rounds):
         for name, way in WAYS.items():
             start_s = time.perf_counter()

@@ -341,18 +341,16 @@ def report(revision: str, command: str, load: float, rows: list[Row], crowd_line
 async def measure(options: argparse.Namespace, folder: Path, command: str) -> str:
     revision, load = commit(), os.getloadavg()[0]
     with processes(folder) as (ports, running):
-        rows = await overhead(ports, running, options.requests)
+        rows, shipped = await overhead(ports, running, options.requests), ports[STORES[0]]
         start = time.monotonic()
-        counts = await crowd(ports[STORES[0]])
+        counts = await crowd(shipped)
         known = ", ".join(f"{count} x {status}" for status, count in sorted(counts.items()))
         crowd_line = (
             f"{CROWD:,} requests at the same moment: {known} within {time.monotonic() - start:.0f} s. 429 is the "
             "proxy's own refusal (64 at work, 256 waiting), with Retry-After."
         )
         print(crowd_line, flush=True)
-        growing = (
-            await growth(ports[STORES[0]], running[STORES[0]], folder, options.minutes) if options.minutes else None
-        )
+        growing = await growth(shipped, running[STORES[0]], folder, options.minutes) if options.minutes else None
     return report(revision, command, load, rows, crowd_line, growing)
 
 
